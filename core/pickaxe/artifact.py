@@ -50,7 +50,9 @@ class Artifact:
         root = Path(path)
         manifest_path = root / MANIFEST
         if not manifest_path.is_file():
-            hint = " (an unfinished one is there: run the same fit again to resume it)" if _partial(root).exists() else ""
+            hint = (
+                " (an unfinished one is there: run the same fit again to resume it)" if _partial(root).exists() else ""
+            )
             raise UnknownArtifact(f"no artifact at {str(path)!r}{hint}", metadata={"artifact": path})
         raw = manifest_path.read_bytes()
         try:
@@ -111,7 +113,11 @@ class Artifact:
         if found != (name, version):
             raise ArtifactMismatch(
                 f"artifact {str(self.path)!r} is of {found[0]} version {found[1]}, wanted {name} version {version}",
-                metadata={"artifact": self.path, "found": f"{found[0]} {found[1]}", "wanted": f"{name} {version}"},
+                metadata={
+                    "artifact": self.path,
+                    "found": f"{found[0]} {found[1]}",
+                    "wanted": f"{name} {version}",
+                },
             )
         if kind is not None and self.kind != kind:
             remedy = "build one with index(documents)" if kind == "index" else "make one with fit(examples)"
@@ -242,9 +248,7 @@ def _locked(partial: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyExists(
-                f"another process is writing {str(partial)!r}", metadata={"path": partial}
-            ) from None
+            raise AlreadyExists(f"another process is writing {str(partial)!r}", metadata={"path": partial}) from None
         yield
 
 

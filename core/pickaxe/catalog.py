@@ -47,9 +47,7 @@ def _installed() -> tuple[Entry, ...]:
     for role in ROLES:
         for point in entry_points(group=f"pickaxe.{role}s"):
             dist = point.dist
-            found.append(
-                Entry(point.name, role, dist.name if dist else "unknown", dist.version if dist else "", point)
-            )
+            found.append(Entry(point.name, role, dist.name if dist else "unknown", dist.version if dist else "", point))
     wanted = os.environ.get("PICKAXE_PLUGINS")
     if wanted is not None:
         allowed = {name.strip().lower() for name in wanted.split(",")}
@@ -143,7 +141,8 @@ def _checked(kind: Any, name: str, role: str) -> type[Method[Any]]:
         raise BrokenMethod(f"{name!r} is not a subclass of pickaxe.Method", metadata={"method": name})
     if ROLE_HOOK[role] not in implemented(kind):
         raise BrokenMethod(
-            f"{name!r} is listed as a {role} but implements no hook {ROLE_HOOK[role]!r}", metadata={"method": name}
+            f"{name!r} is listed as a {role} but implements no hook {ROLE_HOOK[role]!r}",
+            metadata={"method": name},
         )
     return kind
 

@@ -261,9 +261,7 @@ class Scores:
         return replace(
             self,
             columns={name: values[start:stop] for name, values in self.columns.items()},
-            flags=tuple(
-                replace(flag, index=flag.index - start) for flag in self.flags if start <= flag.index < stop
-            ),
+            flags=tuple(replace(flag, index=flag.index - start) for flag in self.flags if start <= flag.index < stop),
             segments=self.segments[start:stop],
             groups=None,
             summary={},
@@ -282,9 +280,7 @@ class Scores:
             segments += part.segments
             start += len(part)
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return replace(
-            parts[0], columns=columns, flags=tuple(flags), segments=tuple(segments), groups=None, summary={}
-        )
+        return replace(parts[0], columns=columns, flags=tuple(flags), segments=tuple(segments), groups=None, summary={})
 
 
 # ---------------------------------------------------------------- hits and rankings

@@ -56,9 +56,7 @@ def _rebuild(
     retry_after: float | None,
 ) -> PickaxeError:
     error = kind.__new__(kind)
-    PickaxeError.__init__(
-        error, message, metadata=metadata, violations=violations, retry_after=retry_after
-    )
+    PickaxeError.__init__(error, message, metadata=metadata, violations=violations, retry_after=retry_after)
     return error
 
 

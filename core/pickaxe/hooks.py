@@ -108,8 +108,5 @@ class Relay(pluggy.PluginManager):
 def implemented(kind: type) -> frozenset[str]:
     """The hooks that a method class implements, without opening it."""
     return frozenset(
-        name
-        for hooks in HOOKS.values()
-        for name in hooks
-        if hasattr(getattr(kind, name, None), "pickaxe_impl")
+        name for hooks in HOOKS.values() for name in hooks if hasattr(getattr(kind, name, None), "pickaxe_impl")
     )

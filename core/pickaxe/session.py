@@ -63,9 +63,7 @@ class Runtime:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return (
-            ("CUDAExecutionProvider", "CPUExecutionProvider") if self.is_cuda else ("CPUExecutionProvider",)
-        )
+        return ("CUDAExecutionProvider", "CPUExecutionProvider") if self.is_cuda else ("CPUExecutionProvider",)
 
     @property
     def loaded_bytes(self) -> int:
@@ -265,9 +263,7 @@ class Session:
                 if call is not None:
                     call.check()
                 if type(error).__module__.startswith("onnxruntime"):
-                    raise MethodFailed(
-                        f"{self.graph.name}: {error}", metadata={"graph": self.graph}
-                    ) from error
+                    raise MethodFailed(f"{self.graph.name}: {error}", metadata={"graph": self.graph}) from error
                 raise
 
     def _unload(self) -> None:
@@ -331,13 +327,9 @@ class Binding:
 def _import_onnxruntime() -> ModuleType:
     module = require("onnxruntime", extra="cpu")
     both = all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu"))
-    remedy = (
-        'uninstall "onnxruntime" and "onnxruntime-gpu", then install either "pickaxe[cpu]" or "pickaxe[gpu]"'
-    )
+    remedy = 'uninstall "onnxruntime" and "onnxruntime-gpu", then install either "pickaxe[cpu]" or "pickaxe[gpu]"'
     if not hasattr(module, "InferenceSession"):
-        raise RuntimeMissing(
-            f"the onnxruntime package is incomplete: {remedy}", metadata={"module": "onnxruntime"}
-        )
+        raise RuntimeMissing(f"the onnxruntime package is incomplete: {remedy}", metadata={"module": "onnxruntime"})
     if both:
         warnings.warn(
             f"onnxruntime and onnxruntime-gpu are both installed and overwrite each other: {remedy}",

@@ -1,0 +1,242 @@
+"""What the surroundings give a method: models, other methods, state and resources.
+
+One `Host` stands for one process: it owns the runtime, the model store and what was opened.  Each opened method
+gets its own view (`within`), which knows the chain of methods above it and notes what the method refers to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pickaxe import catalog
+from pickaxe.errors import InvalidParams, UnknownArtifact, Unmet
+
+if TYPE_CHECKING:
+    from pickaxe.encoder import Encoder
+    from pickaxe.fasttext_model import FastText
+    from pickaxe.handle import DecoderHandle, RerankerHandle, RetrieverHandle, ScorerHandle
+    from pickaxe.lm import LM
+    from pickaxe.models import ModelStore
+    from pickaxe.params import MethodRef
+    from pickaxe.session import Runtime
+    from pickaxe.state import State
+
+
+class Host:
+    """The surroundings of methods in this process."""
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        memory_budget: int | None = None,
+        models: Path | None = None,
+        state: Path | None = None,
+        resources: Mapping[str, Path] | None = None,
+        artifacts: Path | None = None,
+    ) -> None:
+        self._shared = _Shared(device, threads, memory_budget, models, state, dict(resources or {}), artifacts)
+        self._chain: tuple[tuple[str, str], ...] = ()
+        self._parent: Host = self
+        self.references: dict[str, Any] = {}
+        """Methods that were opened through this view: name → version and artifact digest."""
+
+    def within(self, name: str, params: str) -> Host:
+        """The view of one opened method; raises `InvalidParams` when it would use itself."""
+        if (name, params) in self._chain:
+            path = " → ".join([each for each, _ in self._chain] + [name])
+            raise InvalidParams("(all)", f"methods use each other in a cycle: {path}")
+        child = object.__new__(Host)
+        child._shared, child._chain = self._shared, (*self._chain, (name, params))
+        child._parent, child.references = self, {}
+        return child
+
+    @property
+    def parent(self) -> Host:
+        """The view that opened this one's method."""
+        return self._parent
+
+    # ------------------------------------------------------------ other methods
+
+    def scorer(self, method: str | MethodRef, **params: Any) -> ScorerHandle:
+        return self._open(method, "scorer", params)
+
+    def retriever(self, method: str | MethodRef, **params: Any) -> RetrieverHandle:
+        return self._open(method, "retriever", params)
+
+    def reranker(self, method: str | MethodRef, **params: Any) -> RerankerHandle:
+        return self._open(method, "reranker", params)
+
+    def decoder(self, method: str | MethodRef, **params: Any) -> DecoderHandle:
+        return self._open(method, "decoder", params)
+
+    def open(
+        self,
+        name: str,
+        role: str,
+        params: Mapping[str, Any] | None = None,
+        artifact: str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """The handle of a method in a role."""
+        from pickaxe.handle import HANDLES
+        from pickaxe.opened import open_named
+
+        opened = open_named(name, role, params or {}, os.fspath(artifact) if artifact else None, self)
+        self.references[name] = {
+            "version": opened.method.version,
+            "artifact": opened.artifact.digest if opened.artifact else "",
+        }
+        return HANDLES[role](opened)
+
+    def _open(self, method: str | MethodRef, role: str, params: Mapping[str, Any]) -> Any:
+        if isinstance(method, str):
+            given = dict(params)
+            artifact = given.pop("artifact", None)
+            return self.open(method, role, given, artifact)
+        return self.open(method.name, role, {**method.params, **params}, method.artifact or None)
+
+    # ------------------------------------------------------------ models
+
+    @property
+    def runtime(self) -> Runtime:
+        """The ONNX runtime of this process, started on first use."""
+        return self._shared.runtime()
+
+    @property
+    def models(self) -> ModelStore:
+        return self._shared.store()
+
+    def lm(self, name: str = "lm", precision: str = "auto") -> LM:
+        """A causal language model by alias or path, opened once and shared."""
+        from pickaxe.lm import LM
+
+        return self._shared.once(
+            ("lm", name, precision), lambda: LM.open(self.models, self.runtime, name, precision=precision)
+        )
+
+    def encoder(self, name: str = "encoder") -> Encoder:
+        """A sentence encoder by alias or path, opened once and shared."""
+        from pickaxe.encoder import Encoder
+
+        return self._shared.once(("encoder", name), lambda: Encoder.open(self.models, self.runtime, name))
+
+    def fasttext(self, path: str | os.PathLike[str]) -> FastText:
+        """A fastText model file, loaded once and shared."""
+        from pickaxe.fasttext_model import FastText
+
+        file = Path(path)
+        stamp = file.stat()
+        return self._shared.once(("fasttext", str(file), stamp.st_mtime_ns, stamp.st_size), lambda: FastText.load(file))
+
+    # ------------------------------------------------------------ files
+
+    def artifact_path(self, artifact: str | os.PathLike[str]) -> Path:
+        """Where an artifact lies.  A server (`artifacts` given) knows only names `artifacts/{id}`."""
+        root = self._shared.artifacts
+        if root is None:
+            return Path(artifact)
+        name = os.fspath(artifact)
+        match = re.fullmatch(r"artifacts/([A-Za-z0-9][A-Za-z0-9_.-]*)", name)
+        if match is None or not (root / match[1]).is_dir():
+            raise UnknownArtifact(f"no artifact is called {name!r} on this server", metadata={"artifact": name})
+        return root / match[1]
+
+    def state(self, tenant: str = "") -> State:
+        """A directory of this method for one tenant, with a size cap."""
+        from pickaxe.state import State
+
+        if self._shared.state is None:
+            raise Unmet("this method keeps state: name a directory with --state, or Host(state=…)")
+        method = self._chain[-1][0] if self._chain else "host"
+        return State(self._shared.state, method, tenant)
+
+    def resource(self, name: str) -> Path:
+        """A database or folder that the operator listed."""
+        path = self._shared.resources.get(name)
+        if path is None:
+            listed = ", ".join(sorted(self._shared.resources)) or "none"
+            raise Unmet(f"no resource is called {name!r}; listed are: {listed}", metadata={"resource": name})
+        return path
+
+    @property
+    def observers(self) -> list[object]:
+        return self._shared.once(("observers",), catalog.observers)
+
+    def close(self) -> None:
+        """Close sessions and forget what was opened."""
+        self._shared.close()
+
+
+class _Shared:
+    """What all views of one host have in common."""
+
+    def __init__(
+        self,
+        device: str,
+        threads: int,
+        memory_budget: int | None,
+        models: Path | None,
+        state: Path | None,
+        resources: dict[str, Path],
+        artifacts: Path | None,
+    ) -> None:
+        self.device, self.threads, self.memory_budget = device, threads, memory_budget
+        self.models, self.state, self.resources, self.artifacts = models, state, resources, artifacts
+        self._made: dict[tuple[Any, ...], Any] = {}
+        self._locks: dict[tuple[Any, ...], threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def once(self, key: tuple[Any, ...], make: Any) -> Any:
+        """The object of that key, made by the first caller while others wait for it."""
+        with self._guard:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+    def runtime(self) -> Any:
+        from pickaxe.session import Runtime
+
+        return self.once(("runtime",), lambda: Runtime(self.device, self.threads, self.memory_budget))
+
+    def store(self) -> Any:
+        from pickaxe.models import ModelStore
+
+        return self.once(("models",), lambda: ModelStore(self.models))
+
+    def close(self) -> None:
+        with self._guard:
+            runtime = self._made.pop(("runtime",), None)
+            self._made.clear()
+        if runtime is not None:
+            runtime.close()
+
+
+_default: Host | None = None
+_default_lock = threading.Lock()
+
+
+def default_host() -> Host:
+    """The host of embedded use, made on first use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Host()
+        return _default
+
+
+def configure(**settings: Any) -> Host:
+    """Make the host of embedded use with these settings (see `Host`); replaces the one in use."""
+    global _default
+    with _default_lock:
+        previous, _default = _default, Host(**settings)
+    if previous is not None:
+        previous.close()
+    return _default
