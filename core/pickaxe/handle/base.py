@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pickaxe.artifact import Artifact, writing
 from pickaxe.call import Call
 from pickaxe.data import InputField, Item, Items, Progress, kind_of
-from pickaxe.errors import InvalidItems, Violation, WrongRole
+from pickaxe.errors import InvalidItems, Violation
 from pickaxe.opened import Opened, open_method
 
 H = TypeVar("H", bound="MethodHandle")
@@ -229,7 +229,3 @@ class MethodHandle:
             raise ArtifactMismatch(
                 f"{self.name} needs an artifact: {remedy}", metadata={"method": self.name, "wanted": kind}
             )
-
-
-def wrong_role(handle: MethodHandle, role: str) -> WrongRole:
-    return WrongRole(f"{handle.name!r} is no {role}", metadata={"method": handle.name, "role": role})

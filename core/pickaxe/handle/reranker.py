@@ -9,7 +9,7 @@ import numpy as np
 from pickaxe.call import Call
 from pickaxe.data import Item, Items, Ranking
 from pickaxe.errors import InvalidItems, InvalidParams, Violation
-from pickaxe.handle.base import MethodHandle, ItemLike, as_item, violations
+from pickaxe.handle.base import ItemLike, MethodHandle, as_item, violations
 from pickaxe.jsonable import jsonable
 
 

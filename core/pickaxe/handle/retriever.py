@@ -11,7 +11,7 @@ from typing import TypeVar
 from pickaxe.call import Call
 from pickaxe.data import Hit, Progress, SearchResults
 from pickaxe.errors import InvalidParams
-from pickaxe.handle.base import Checked, MethodHandle, ItemLike, OnProgress
+from pickaxe.handle.base import Checked, ItemLike, MethodHandle, OnProgress
 
 R = TypeVar("R", bound="RetrieverHandle")
 

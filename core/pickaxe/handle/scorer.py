@@ -11,7 +11,7 @@ import numpy as np
 
 from pickaxe.call import Call
 from pickaxe.data import Column, Flag, Groups, Items, Scores
-from pickaxe.handle.base import MethodHandle, ItemLike, as_item
+from pickaxe.handle.base import ItemLike, MethodHandle, as_item
 from pickaxe.jsonable import jsonable
 from pickaxe.opened import Opened
 
