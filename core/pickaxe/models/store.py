@@ -268,9 +268,19 @@ def _write_record(model: Model, directory: Path) -> None:
         str(file.relative_to(directory)): {"bytes": file.stat().st_size, "sha256": file_digest(file)}
         for file in _files(directory)
     }
-    record = {"format": FORMAT, "name": model.name, "kind": model.kind, "source": model.source}
+    kind = _kind(directory) if model.scheme == "hf" else model.kind
+    record = {"format": FORMAT, "name": model.name, "kind": kind, "source": model.source}
     record |= {"license": model.license, "sha256": model.sha256, "files": files}
     (directory / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _kind(directory: Path) -> Kind:
+    """What a downloaded repository holds, as its configuration says."""
+    config = directory / "config.json"
+    if not config.is_file():
+        return "lm"
+    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    return "lm" if any("CausalLM" in name for name in architectures) else "encoder"
 
 
 def _recorded(record: Path) -> Model:
