@@ -1,0 +1,1 @@
+"""Benchmarks: every `bench_*.py` yields rows; `python -m benchmarks` runs them."""
