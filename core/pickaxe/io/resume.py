@@ -1,0 +1,223 @@
+"""Output files that survive the death of their writer: durable chunks, a journal, one rename at the end.
+
+While `OUT` is made, its bytes are in `OUT.partial` and `OUT.journal` says what was asked for, how many rows are
+safe and where they end.  A killed run leaves both; the next run of the same request cuts the partial file back to
+the last safe row and goes on, and the finished file is the same, byte for byte.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from pickaxe.data import DType
+from pickaxe.errors import AlreadyExists, PickaxeError, Unmet
+from pickaxe.io.rows import Row
+from pickaxe.io.writers import Encoding, to_parquet
+
+SYNC_SECONDS = 0.5
+"""How much work a killed run may have to do again."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Output:
+    """A file in the making; append rows, and leave the `with` block of `output` to finish it."""
+
+    def __init__(
+        self, path: Path, stream: IO[bytes], encode: Encoding, journal: Journal | None, rows: int, offset: int
+    ) -> None:
+        self.path = path
+        self.rows = rows
+        """Rows that are in the file, those of earlier runs too: go on after them."""
+        self.resumed = rows
+        self._stream, self._encode, self._journal = stream, encode, journal
+        self._offset, self._synced = offset, time.monotonic()
+        self._full = False
+        if not offset:
+            self._write(encode.header(), 0)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows as one chunk.  Equal chunks make equal files."""
+        self._write(self._encode.chunk(rows), len(rows))
+        if self._journal is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
+            self.sync()
+
+    def append_raw(self, data: bytes) -> None:
+        """Add bytes as they are, compressed as the file's name says."""
+        self._write(self._encode.pack(data), 1)
+
+    def sync(self) -> None:
+        """Make everything so far survive a crash."""
+        if self._full:
+            return
+        with self._disk():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            if self._journal is not None:
+                self._journal.write(self.rows, self._offset)
+        self._synced = time.monotonic()
+
+    def _write(self, data: bytes, rows: int) -> None:
+        with self._disk():
+            self._stream.write(data)
+            self._stream.flush()
+        self._offset += len(data)
+        self.rows += rows
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._full = True
+            safe = f"; {self._journal.rows} rows are safe, the same command goes on after them" if self._journal else ""
+            remedy = f"free some space{safe}" if error.errno in _FULL else f"see to it{safe}"
+            raise Unmet(
+                f"{str(self.path)!r} cannot be written ({error.strerror}): {remedy}", metadata={"path": self.path}
+            ) from error
+
+
+class Journal:
+    """What the unfinished file beside it holds."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
+        self.path = path
+        self.rows = 0
+        self.offset = 0
+        self._request = json.loads(json.dumps(request))
+
+    def read(self) -> None:
+        """Take over an earlier run of the same request; raises `AlreadyExists` when it was another one."""
+        try:
+            found = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return
+        if changed := sorted(
+            key for key in {*found["request"], *self._request} if found["request"].get(key) != self._request.get(key)
+        ):
+            raise AlreadyExists(
+                f"{str(self.path)!r} belongs to an unfinished run with another {', '.join(changed)}: "
+                "run that again, give --restart to drop it, or name another output",
+                metadata={"path": self.path, "changed": ",".join(changed)},
+            )
+        self.rows, self.offset = found["rows"], found["offset"]
+
+    def write(self, rows: int, offset: int) -> None:
+        data = json.dumps({"request": self._request, "rows": rows, "offset": offset}).encode()
+        write_durably(self.path, data)
+        self.rows, self.offset = rows, offset
+
+
+@contextmanager
+def output(
+    path: str | os.PathLike[str],
+    encode: Encoding,
+    *,
+    request: Mapping[str, Any] | None = None,
+    columns: Mapping[str, DType] | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+) -> Iterator[Output]:
+    """Make the file at `path` ("-": standard output); it appears when the block ends, and not when it raises.
+
+    With `request`, a JSON-able description of all that decides about the bytes, an unfinished run of the same
+    request is taken up (`Output.rows` says where).  Raises `AlreadyExists` for a finished file (unless
+    `overwrite`), for an unfinished run of another request (unless `restart`), and while another process writes it;
+    `Unmet` when the disk is full.
+    """
+    if os.fspath(path) == "-":
+        yield Output(Path("standard output"), sys.stdout.buffer, encode, None, 0, 0)
+        return
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise AlreadyExists(
+            f"{str(target)!r} exists: give --overwrite, or name another output", metadata={"path": target}
+        )
+    partial, note = beside(target, ".partial"), beside(target, ".journal")
+    # Parquet cannot be cut and continued: its rows are kept as lines and turned at the end.
+    lines = Encoding() if encode.format == "parquet" else encode
+    if restart or not partial.exists():
+        note.unlink(missing_ok=True)
+    with _locked(partial, target) as stream:
+        journal = None if request is None else Journal(note, request)
+        if journal is not None:
+            journal.read()
+        rows, offset = (journal.rows, journal.offset) if journal else (0, 0)
+        if stream.seek(0, os.SEEK_END) < offset:
+            raise AlreadyExists(
+                f"{str(partial)!r} is shorter than its journal says: give --restart to begin anew",
+                metadata={"path": partial},
+            )
+        stream.truncate(offset)
+        stream.seek(offset)
+        made = Output(target, stream, lines, journal, rows, offset)
+        try:
+            yield made
+        except BaseException:
+            if journal is None:
+                partial.unlink(missing_ok=True)
+            else:
+                with suppress(PickaxeError):  # the first error is the one to tell
+                    made.sync()
+            raise
+        made.sync()
+        _finish(made, target, partial, columns if encode.format == "parquet" else None)
+        note.unlink(missing_ok=True)
+
+
+def _finish(made: Output, target: Path, partial: Path, columns: Mapping[str, DType] | None) -> None:
+    with made._disk():
+        if columns is not None:
+            turned = beside(target, ".turning")
+            to_parquet(partial, turned, columns)
+            os.replace(turned, target)
+            partial.unlink()
+        else:
+            os.replace(partial, target)
+        sync_directory(target.parent)
+
+
+@contextmanager
+def _locked(partial: Path, target: Path) -> Iterator[IO[bytes]]:
+    try:
+        stream = partial.open("r+b" if partial.exists() else "x+b")
+    except OSError as error:
+        raise Unmet(f"{str(target)!r} cannot be written: {error.strerror}", metadata={"path": target}) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyExists(f"another process is writing {str(target)!r}", metadata={"path": target}) from None
+        yield stream
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a small file so that after a crash either the old or the new contents are there."""
+    temporary = beside(path, ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

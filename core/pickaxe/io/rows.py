@@ -1,0 +1,80 @@
+"""Results as rows of plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pickaxe.data import Completion, Hit, Ranking, Scores
+
+Row = dict[str, Any]
+
+
+def score_rows(ids: Sequence[str], scores: Scores) -> list[Row]:
+    """One row per item: id, the columns in order, then `flag` and `segments` where there are any.
+
+    NaN, which says "no value", becomes null; infinities become "Infinity" and "-Infinity".  A float32 is written
+    with all digits of its double, so that comparing for equality works without a cast.
+    """
+    columns = [values.tolist() for values in scores.columns.values()]
+    names = ["id", *scores.columns]
+    rows = [dict(zip(names, map(_plain, values), strict=True)) for values in zip(ids, *columns, strict=True)]
+    for flag in scores.flags:
+        text = f"{flag.reason}: {flag.message}" if flag.message else flag.reason
+        held = rows[flag.index].get("flag")
+        rows[flag.index]["flag"] = f"{held}; {text}" if held else text
+    for row, segments in zip(rows, scores.segments, strict=False):
+        row["segments"] = [[part.start, part.end, part.score] for part in segments]
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def group_rows(scores: Scores) -> list[Row]:
+    """One row per group, like `score_rows`."""
+    if scores.groups is None:
+        return []
+    columns = [values.tolist() for values in scores.groups.columns.values()]
+    names = ["group", *scores.groups.columns]
+    return [
+        dict(zip(names, map(_plain, values), strict=True)) for values in zip(scores.groups.keys, *columns, strict=True)
+    ]
+
+
+def hit_row(hit: Hit) -> Row:
+    row: Row = {"id": hit.id, "score": _plain(hit.score)}
+    if hit.columns:
+        row["columns"] = {name: _plain(value) for name, value in hit.columns.items()}
+    if hit.spans:
+        row["spans"] = [[span.start, span.end] for span in hit.spans]
+    return row
+
+
+def ranking_row(query: str, ranking: Ranking) -> Row:
+    row: Row = {
+        "query": query,
+        "ranking": [{"id": each.id, "index": each.index, "score": _plain(each.score)} for each in ranking],
+        "scores": [_plain(value) for value in ranking.scores.tolist()],
+    }
+    optional = {"cut": ranking.cut, "usage": dict(ranking.usage), "record": dict(ranking.record)}
+    return row | {key: value for key, value in optional.items() if value}
+
+
+def completion_row(prompt: str, completion: Completion) -> Row:
+    """`choice` -1 is a record about all choices of a prompt."""
+    row: Row = {"id": prompt, "choice": completion.choice, "text": completion.text}
+    if completion.token_ids:
+        row["token_ids"] = list(completion.token_ids)
+    if completion.logprobs:
+        row["logprobs"] = [_plain(value) for value in completion.logprobs]
+    optional: Mapping[str, Any] = {
+        "records": [dict(record) for record in completion.records],
+        "finish_reason": completion.finish_reason,
+        "usage": dict(completion.usage),
+    }
+    return row | {key: value for key, value in optional.items() if value}
