@@ -1,0 +1,392 @@
+"""ONNX graphs of a decoder, written directly from its tensors.
+
+A model becomes a *body* (token ids to the hidden states that were asked for, and keys and values) and
+*heads* (hidden states to logits, or to the log-probability of given tokens), so that a tensor as wide as the
+vocabulary exists only for positions that somebody wants, and never leaves the runtime when only target
+log-probabilities do.  All graphs of a model share one file of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from pickaxe.extras import require
+from pickaxe.lm.nbits import BLOCK, quantise
+from pickaxe.lm.weights import Architecture, TensorSource
+
+Precision = Literal["int4", "int8", "fp32", "fp16"]
+FORMAT = 1
+"""Raised whenever the graphs change: caches of converted models are keyed by it."""
+_ALIGN = 4096
+_MICROSOFT = "com.microsoft"
+
+
+class WeightFile:
+    """The file of weights that several graphs share; equal names are written once."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.name = path.name
+        self._stream = stream
+        self._written: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]] = {}
+
+    def place(self, name: str, make: Callable[[], np.ndarray]) -> tuple[int, int, np.dtype, tuple[int, ...]]:
+        """Offset, length, dtype and shape of a tensor, written on first use."""
+        if name not in self._written:
+            array = np.ascontiguousarray(make())
+            start = -(-self._stream.tell() // _ALIGN) * _ALIGN
+            self._stream.seek(start)
+            self._stream.write(array.tobytes())
+            self._written[name] = (start, array.nbytes, array.dtype, array.shape)
+        return self._written[name]
+
+
+class _Writer:
+    """Collects the nodes of one graph."""
+
+    def __init__(self, weights: WeightFile) -> None:
+        self.onnx = require("onnx", extra="cpu")
+        self.weights = weights
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def node(
+        self, op: str, inputs: list[str], outputs: str | list[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """Add a node; returns the name of its first output."""
+        names = [outputs] if isinstance(outputs, str) else outputs
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(
+            self.onnx.helper.make_node(op, inputs, names, name=f"{op}:{names[0]}", domain=domain, **kept)
+        )
+        return names[0]
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """A small tensor kept in the graph itself."""
+        self.initializers[name] = self.onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str, make: Callable[[], np.ndarray]) -> str:
+        """A tensor in the file of weights; `make` is asked for it only once for all graphs."""
+        if name not in self.initializers:
+            start, length, dtype, shape = self.weights.place(name, make)
+            proto = self.onnx.TensorProto(
+                name=name,
+                dims=shape,
+                data_type=self.onnx.helper.np_dtype_to_tensor_dtype(dtype),
+                data_location=self.onnx.TensorProto.EXTERNAL,
+            )
+            for key, value in (("location", self.weights.name), ("offset", start), ("length", length)):
+                proto.external_data.add(key=key, value=str(value))
+            self.initializers[name] = proto
+        return name
+
+    def input(self, name: str, dtype: type, shape: list[str | int]) -> str:
+        self.inputs.append(self._value(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: type, shape: list[str | int]) -> None:
+        self.outputs.append(self._value(name, dtype, shape))
+
+    def _value(self, name: str, dtype: type, shape: list[str | int]) -> Any:
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def save(self, path: Path) -> None:
+        helper = self.onnx.helper
+        graph = helper.make_graph(
+            self.nodes, path.stem, self.inputs, self.outputs, list(self.initializers.values())
+        )
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="pickaxe")
+        path.write_bytes(model.SerializeToString())
+
+
+def build(
+    architecture: Architecture,
+    tensors: TensorSource,
+    precision: Precision,
+    folder: Path,
+    *,
+    ragged: bool = True,
+) -> None:
+    """Write `body.onnx`, `biased.onnx`, `logits.onnx`, `score.onnx`, `moments.onnx` and `weights.data`.
+
+    `body` attends causally; `biased` also adds `attention_bias`.  With `ragged`, rows of a batch may each bring
+    another number of tokens on top of a cache (needs an ONNX Runtime whose attention takes `query_seqlens`).
+    """
+    path = folder / "weights.data"
+    with path.open("wb") as stream:
+        shared = WeightFile(path, stream)
+        for biased in (False, True):
+            decoder = _Decoder(_Writer(shared), architecture, tensors, precision, biased, ragged)
+            decoder.body()
+            decoder.writer.save(folder / ("biased.onnx" if biased else "body.onnx"))
+        for kind in ("logits", "score", "moments"):
+            decoder = _Decoder(_Writer(shared), architecture, tensors, precision, False, ragged)
+            decoder.head(kind)
+            decoder.writer.save(folder / f"{kind}.onnx")
+
+
+@dataclass
+class _Decoder:
+    """Writes one graph of a model."""
+
+    writer: _Writer
+    architecture: Architecture
+    tensors: TensorSource
+    precision: Precision
+    biased: bool
+    ragged: bool
+
+    @property
+    def dtype(self) -> type:
+        return np.float16 if self.precision == "fp16" else np.float32
+
+    def body(self) -> None:
+        """ids (B, T) -> hidden (R, width), the normed states at flat positions `rows`; present keys, values."""
+        writer, arch = self.writer, self.architecture
+        writer.input("input_ids", np.int64, ["batch", "time"])
+        writer.input("position_ids", np.int64, ["batch", "time"])
+        writer.input("rows", np.int64, ["rows"])
+        writer.input("seqlens_k", np.int32, ["batch"])
+        writer.input("total_sequence_length", np.int32, [])
+        if self.ragged:
+            writer.input("query_seqlens", np.int32, ["batch"])
+        if self.biased:
+            writer.input("attention_bias", self.dtype, ["bias_batch", 1, "time", "total"])
+        self._rotary_tables()
+        residual, branch = self._embed(), ""
+        for layer in range(arch.layers):
+            residual, branch = self._layer(layer, residual, branch)
+        _, normed = self._norm("norm", residual, branch, self._tensor("norm"))
+        writer.node("Identity", [normed], "hidden")
+        writer.output("hidden", self.dtype, ["rows", arch.width])
+
+    def head(self, kind: str) -> None:
+        """hidden (R, width) -> float32 `logits` (R, vocab); or `logprobs` (R,) of `targets` (R,); or those
+        with the `mean` and `deviation` (R,) of the log-probability under the model's own distribution."""
+        writer = self.writer
+        writer.input("hidden", self.dtype, ["rows", self.architecture.width])
+        logits = self._linear("output", "hidden", "logits" if self.precision != "fp16" else "logits_half")
+        if self.precision == "fp16":
+            logits = writer.node("Cast", [logits], "logits", to=1)
+        if kind == "logits":
+            writer.output("logits", np.float32, ["rows", self.architecture.vocab])
+            return
+        writer.input("targets", np.int64, ["rows"])
+        every = writer.node("LogSoftmax", [logits], "every", axis=-1)
+        last = writer.constant("last", np.array([1], np.int64))
+        column = writer.node("Unsqueeze", ["targets", last], "column")
+        chosen = writer.node("GatherElements", [every, column], "chosen", axis=1)
+        writer.node("Squeeze", [chosen, last], "logprobs")
+        writer.output("logprobs", np.float32, ["rows"])
+        if kind == "moments":
+            self._moments(every, last)
+
+    def _moments(self, every: str, last: str) -> None:
+        writer = self.writer
+        weights = writer.node("Exp", [every], "weights")
+        mean = writer.node("ReduceSum", [writer.node("Mul", [weights, every], "weighted"), last], "mean_column")
+        distance = writer.node("Sub", [every, mean], "distance")
+        square = writer.node("Mul", [distance, distance], "square")
+        spread = writer.node("Mul", [weights, square], "spread")
+        variance = writer.node("ReduceSum", [spread, last], "variance", keepdims=0)
+        writer.node("Squeeze", [mean, last], "mean")
+        writer.node("Sqrt", [variance], "deviation")
+        writer.output("mean", np.float32, ["rows"])
+        writer.output("deviation", np.float32, ["rows"])
+
+    # ------------------------------------------------------------ parts
+
+    def _tensor(self, name: str) -> str:
+        return self.writer.weight(name, lambda: self.tensors.tensor(name).astype(self.dtype))
+
+    def _rotary_tables(self) -> None:
+        def table(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+            positions = np.arange(self.architecture.context)[:, None]
+            return function(positions * self.architecture.inverse_frequencies()).astype(self.dtype)
+
+        self.writer.weight("cos", lambda: table(np.cos))
+        self.writer.weight("sin", lambda: table(np.sin))
+
+    def _embed(self) -> str:
+        if self.precision in ("fp32", "fp16"):
+            return self.writer.node("Gather", [self._tensor("embedding"), "input_ids"], "embedded")
+        stored = _Lazy(lambda: quantise(self.tensors.tensor("embedding"), 8))
+        packed = self.writer.weight(
+            "embedding.packed", lambda: stored().packed.reshape(self.architecture.vocab, -1)
+        )
+        scales = self.writer.weight("embedding.scales", lambda: stored().scales)
+        return self.writer.node(
+            "GatherBlockQuantized",
+            [packed, "input_ids", scales],
+            "embedded",
+            domain=_MICROSOFT,
+            bits=8,
+            block_size=BLOCK,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def _layer(self, layer: int, residual: str, branch: str) -> tuple[str, str]:
+        """One block; returns the residual stream and the branch that is still to be added to it."""
+        writer, prefix = self.writer, f"layers.{layer}."
+        residual, normed = self._norm(
+            f"{prefix}attention_norm", residual, branch, self._tensor(f"{prefix}attention_norm")
+        )
+        attended = self._attention(prefix, layer, normed)
+        if layer == self.architecture.layers - 1:  # nobody reads further positions
+            shape = writer.constant("flat", np.array([-1, self.architecture.width], np.int64))
+            flat = writer.constant("flat_heads", np.array([-1, self.architecture.heads * self.architecture.head_size], np.int64))
+            residual = writer.node("Gather", [writer.node("Reshape", [residual, shape], "residual_flat"), "rows"], "residual_rows")
+            attended = writer.node("Gather", [writer.node("Reshape", [attended, flat], "attended_flat"), "rows"], "attended_rows")
+        projected = self._linear(f"{prefix}o", attended, f"{prefix}o_out")
+        residual, normed = self._norm(
+            f"{prefix}mlp_norm", residual, projected, self._tensor(f"{prefix}mlp_norm")
+        )
+        return residual, self._mlp(prefix, normed)
+
+    def _norm(self, name: str, residual: str, branch: str, scale: str) -> tuple[str, str]:
+        """(residual + branch, its root-mean-square norm)."""
+        eps = self.architecture.eps
+        if not branch:
+            normed = self.writer.node(
+                "SimplifiedLayerNormalization", [residual, scale], f"{name}_out", epsilon=eps, axis=-1
+            )
+            return residual, normed
+        self.writer.node(
+            "SkipSimplifiedLayerNormalization",
+            [residual, branch, scale],
+            [f"{name}_out", "", "", f"{name}_sum"],
+            domain=_MICROSOFT,
+            epsilon=eps,
+        )
+        return f"{name}_sum", f"{name}_out"
+
+    def _attention(self, prefix: str, layer: int, normed: str) -> str:
+        writer, arch = self.writer, self.architecture
+        shape: list[str | int] = ["batch", arch.kv_heads, "past", arch.head_size]
+        packed = self._linear(f"{prefix}qkv", normed, f"{prefix}qkv_out", parts=("q", "k", "v"))
+        query = [packed, "", ""]
+        if arch.qk_norm:
+            query = self._normed_heads(prefix, packed)
+        past = [writer.input(f"past_{kind}.{layer}", self.dtype, shape) for kind in ("key", "value")]
+        present = [f"present_{kind}.{layer}" for kind in ("key", "value")]
+        tail = ["attention_bias" if self.biased else ""]
+        if self.ragged:
+            tail += ["", "", "", "", "", "query_seqlens"]
+        attended = writer.node(
+            "GroupQueryAttention",
+            [*query, *past, "seqlens_k", "total_sequence_length", "cos", "sin", "position_ids", *tail],
+            [f"{prefix}attended", *present],
+            domain=_MICROSOFT,
+            num_heads=arch.heads,
+            kv_num_heads=arch.kv_heads,
+            do_rotary=1,
+            rotary_interleaved=int(arch.rope_interleaved),
+            scale=arch.head_size**-0.5,
+        )
+        shape[2] = "present"
+        for name in present:
+            writer.output(name, self.dtype, shape)
+        return attended
+
+    def _normed_heads(self, prefix: str, packed: str) -> list[str]:
+        """Query, key and value with each head of query and key normed by itself (Qwen3)."""
+        writer, arch = self.writer, self.architecture
+        sizes = [arch.heads * arch.head_size, arch.kv_heads * arch.head_size, arch.kv_heads * arch.head_size]
+        split = writer.constant("qkv_sizes", np.array(sizes, np.int64))
+        names = [f"{prefix}{part}_split" for part in "qkv"]
+        writer.node("Split", [packed, split], names, axis=-1)
+        apart = writer.constant("apart", np.array([0, 0, -1, arch.head_size], np.int64))
+        together = writer.constant("together", np.array([0, 0, -1], np.int64))
+        for place, part in enumerate("qk"):
+            heads = writer.node("Reshape", [names[place], apart], f"{prefix}{part}_heads")
+            scale = self._tensor(f"{prefix}{part}_norm")
+            _, normed = self._norm(f"{prefix}{part}_norm", heads, "", scale)
+            names[place] = writer.node("Reshape", [normed, together], f"{prefix}{part}_flat")
+        return names
+
+    def _mlp(self, prefix: str, normed: str) -> str:
+        writer = self.writer
+        gate = self._linear(f"{prefix}gate", normed, f"{prefix}gate_out")
+        up = self._linear(f"{prefix}up", normed, f"{prefix}up_out")
+        opened = writer.node("QuickGelu", [gate], f"{prefix}silu", domain=_MICROSOFT, alpha=1.0)
+        inner = writer.node("Mul", [opened, up], f"{prefix}inner")
+        return self._linear(f"{prefix}down", inner, f"{prefix}down_out")
+
+    def _linear(self, name: str, x: str, out: str, parts: tuple[str, ...] = ()) -> str:
+        """x times the named matrix, or several stacked ones (`parts` replace the last piece of the name)."""
+        stem = name.rpartition(".")[0]
+        names = [f"{stem}.{part}" for part in parts] or [name]
+        if name == "output" and self.architecture.tied:
+            names = ["embedding"]
+        matrix = _Lazy(lambda: np.concatenate([self.tensors.tensor(each) for each in names]))
+        bias = ""
+        if parts and self.architecture.qkv_bias:
+            bias = self.writer.weight(
+                f"{name}_bias",
+                lambda: np.concatenate([self.tensors.tensor(f"{each}_bias") for each in names]).astype(self.dtype),
+            )
+        if self.precision in ("fp32", "fp16"):
+            transposed = self.writer.weight(f"{name}.matrix", lambda: matrix().T.astype(self.dtype))
+            product = self.writer.node("MatMul", [x, transposed], f"{out}_product" if bias else out)
+            return self.writer.node("Add", [product, bias], out) if bias else product
+        bits = 4 if self.precision == "int4" and name != "output" else 8  # 4 bits there double the error
+        stored = _Lazy(lambda: quantise(matrix(), bits))
+        rows, columns = self._shape(name)
+        inputs = [
+            self.writer.weight(f"{name}.packed", lambda: stored().packed),
+            self.writer.weight(f"{name}.scales", lambda: stored().scales),
+        ]
+        inputs.append(self.writer.weight(f"{name}.zeros", lambda: _present(stored().zeros)) if bits == 4 else "")
+        return self.writer.node(
+            "MatMulNBits",
+            [x, *inputs, "", bias],
+            out,
+            domain=_MICROSOFT,
+            K=columns,
+            N=rows,
+            bits=bits,
+            block_size=BLOCK,
+            accuracy_level=4,
+        )
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        """(out, in) of a linear layer."""
+        arch, part = self.architecture, name.rpartition(".")[2]
+        inner = arch.heads * arch.head_size
+        shapes: Mapping[str, tuple[int, int]] = {
+            "qkv": (inner + 2 * arch.kv_heads * arch.head_size, arch.width),
+            "o": (arch.width, inner),
+            "gate": (arch.mlp, arch.width),
+            "up": (arch.mlp, arch.width),
+            "down": (arch.width, arch.mlp),
+            "output": (arch.vocab, arch.width),
+        }
+        return shapes[part]
+
+
+class _Lazy:
+    """A value made on first use."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._made: Any = None
+
+    def __call__(self) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+def _present(array: np.ndarray | None) -> np.ndarray:
+    assert array is not None
+    return array

@@ -1,0 +1,209 @@
+"""A converted model on a runtime: token ids in, hidden states and keys/values out, heads on top."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pickaxe.errors import InvalidParams
+from pickaxe.extras import require
+from pickaxe.lm.cache import KV
+from pickaxe.lm.graph import FORMAT, Precision, build
+from pickaxe.lm.weights import Architecture, open_checkpoint
+from pickaxe.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from pickaxe.call import Call
+    from pickaxe.models import ModelStore
+    from pickaxe.session import Runtime, Session
+
+SPARE = 128
+"""Tokens of free room per row that a grown cache gets beyond what the step needs."""
+CHUNK = 512
+"""Most tokens per row in one run: bounds the memory of attention, and how long a cancelled call goes on."""
+HEAD_ROWS = 256
+"""Positions whose vocabulary-wide tensors exist at one time when only log-probabilities are wanted."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Runs the graphs of one model.  Safe to use from several threads."""
+
+    architecture: Architecture
+    digest: str
+    folder: Path
+    runtime: Runtime
+    ragged: bool
+
+    @functools.cached_property
+    def _body(self) -> Session:
+        return self.runtime.open(self.folder / "body.onnx")
+
+    @functools.cached_property
+    def _biased(self) -> Session:
+        return self.runtime.open(self.folder / "biased.onnx")
+
+    @functools.cached_property
+    def dtype(self) -> type[np.floating]:
+        """Of hidden states, keys and values."""
+        return np.float16 if self.folder.name.startswith("fp16") else np.float32
+
+    # ------------------------------------------------------------ the body
+
+    def read(
+        self,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        past: KV,
+        rows: np.ndarray,
+        *,
+        positions: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        call: Call | None = None,
+    ) -> tuple[np.ndarray, KV]:
+        """Hidden states (len(rows), width) at flat positions `rows` of ids (B, T), and the longer cache.
+
+        Row b brings `counts[b]` tokens, the rest of its ids is padding.  `bias` (1 or B, 1, T, S) is added to
+        the attention scores on top of the causal mask; S counts the slots from the cache's first to the last
+        one written.
+        """
+        if positions is None:
+            positions = past.lengths[:, None] + np.arange(ids.shape[1])
+        if not self.ragged and ids.shape[0] > 1 and ids.shape[1] > 1 and past.width:
+            return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
+        session = self._body if bias is None else self._biased
+        past = past.with_room(ids.shape[1], SPARE)
+        ends = past.lengths + counts
+        total = int(ends.max()) if bias is None else bias.shape[3]
+        feeds: dict[str, np.ndarray] = {
+            "input_ids": ids,
+            "position_ids": np.ascontiguousarray(positions, dtype=np.int64),
+            "rows": rows,
+            "seqlens_k": (ends - 1).astype(np.int32),
+            "total_sequence_length": np.array(max(total, ids.shape[1]), np.int32),
+        }
+        if self.ragged:
+            feeds["query_seqlens"] = counts.astype(np.int32)
+        if bias is not None:
+            feeds["attention_bias"] = np.ascontiguousarray(bias, dtype=self.dtype)
+        return self._run(session, feeds, past, call), past.extended(counts)
+
+    def _run(self, session: Session, feeds: dict[str, np.ndarray], past: KV, call: Call | None) -> np.ndarray:
+        """Run with past and present in the same memory; returns the hidden states."""
+        names = [f"{kind}.{layer}" for layer in range(past.layers) for kind in ("key", "value")]
+        tensors = [session.ort_value(tensor) for tensor in past.tensors]
+        given = {f"past_{name}": tensor for name, tensor in zip(names, tensors, strict=True)}
+        written = {f"present_{name}": tensor for name, tensor in zip(names, tensors, strict=True)}
+        hidden = session.run_values({**feeds, **given}, {"hidden": None, **written}, call)[0]
+        if self.runtime.is_cuda:  # on a CPU the tensors share the cache's memory
+            for target, tensor in zip(past.tensors, tensors, strict=True):
+                target[...] = tensor.numpy()
+        result: np.ndarray = hidden.numpy()
+        return result
+
+    def _read_row_by_row(
+        self,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        past: KV,
+        rows: np.ndarray,
+        positions: np.ndarray,
+        bias: np.ndarray | None,
+        call: Call | None,
+    ) -> tuple[np.ndarray, KV]:
+        """For an ONNX Runtime whose attention refuses several tokens on top of a cache for several rows."""
+        hidden = np.empty((len(rows), self.architecture.width), self.dtype)
+        caches = []
+        for row in range(len(ids)):
+            count = int(counts[row])
+            mine = rows // ids.shape[1] == row
+            own = bias if bias is None or len(bias) == 1 else bias[row : row + 1]
+            states, cache = self.read(
+                ids[row : row + 1, :count],
+                counts[row : row + 1],
+                past.gather([row]),
+                rows[mine] % ids.shape[1],
+                positions=positions[row : row + 1, :count],
+                bias=own if own is None else own[:, :, :count, : int(past.lengths[row]) + count],
+                call=call,
+            )
+            hidden[mine] = states
+            caches.append(cache)
+        return hidden, KV.concatenate(caches)
+
+    # ------------------------------------------------------------ heads
+
+    def logits(self, hidden: np.ndarray, call: Call | None = None) -> np.ndarray:
+        """(R, width) -> float32 (R, vocab)."""
+        if not len(hidden):
+            return np.empty((0, self.architecture.vocab), np.float32)
+        session = self.runtime.open(self.folder / "logits.onnx")
+        return session.run({"hidden": hidden}, call=call)[0]
+
+    def score(
+        self, hidden: np.ndarray, targets: np.ndarray, call: Call | None = None, *, moments: bool = False
+    ) -> np.ndarray:
+        """float32 (1, R): log-probability of each target; with `moments` (3, R), also its mean and deviation.
+
+        Mean and standard deviation are those of log p(t) for t drawn from the model's distribution p.
+        """
+        session = self.runtime.open(self.folder / ("moments.onnx" if moments else "score.onnx"))
+        parts = []
+        for start in range(0, len(targets), HEAD_ROWS):
+            stop = start + HEAD_ROWS
+            parts.append(session.run({"hidden": hidden[start:stop], "targets": targets[start:stop]}, call=call))
+        if not parts:
+            return np.empty((3 if moments else 1, 0), np.float32)
+        return np.stack([np.concatenate(column) for column in zip(*parts, strict=True)])
+
+
+def open_network(
+    store: ModelStore, runtime: Runtime, name: str, precision: str = "auto"
+) -> tuple[Network, Tokenizer]:
+    """The model of this name, converted on first use (which takes seconds and is kept on disk)."""
+    chosen: Precision
+    if precision == "auto":
+        chosen = "fp16" if runtime.is_cuda else "int8"
+    elif precision in ("int4", "int8", "fp32", "fp16"):
+        chosen = precision  # type: ignore[assignment]
+    else:
+        raise InvalidParams("precision", f"is {precision!r}; use auto, int4, int8, fp32 or fp16")
+    ragged = takes_query_lengths()
+    key = f"{chosen}-{'ragged' if ragged else 'even'}-{FORMAT}"
+
+    def convert(folder: Path) -> None:
+        path = store.path(name)
+        checkpoint = open_checkpoint(path)
+        build(checkpoint.architecture, checkpoint.tensors, chosen, folder, ragged=ragged)
+        _tokenizer_of(store, path).save(folder)
+        record = {"architecture": checkpoint.architecture.as_dict(), "digest": checkpoint.digest}
+        (folder / "network.json").write_text(json.dumps(record))
+
+    folder = store.converted(name, key, convert)
+    record = json.loads((folder / "network.json").read_text())
+    described = record["architecture"] | {"rope_factors": tuple(record["architecture"]["rope_factors"])}
+    network = Network(Architecture(**described), record["digest"], folder, runtime, ragged)
+    return network, Tokenizer.open(folder)
+
+
+def _tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
+    """The tokenizer beside the weights, or of the model that config.json names under `tokenizer_from`."""
+    config = path / "config.json"
+    if config.is_file() and (other := json.loads(config.read_text()).get("tokenizer_from")):
+        return Tokenizer.open(store.path(other))
+    return Tokenizer.open(path)
+
+
+@functools.cache
+def takes_query_lengths() -> bool:
+    """Whether this ONNX Runtime's grouped attention takes `query_seqlens` (1.32 does)."""
+    state = require("onnxruntime.capi.onnxruntime_pybind11_state", extra="cpu")
+    return any(
+        schema.name == "GroupQueryAttention" and any(entry.name == "query_seqlens" for entry in schema.inputs)
+        for schema in state.get_all_operator_schema()
+    )

@@ -1,0 +1,122 @@
+"""From a row of logits to a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pickaxe.data import Sampling
+from pickaxe.errors import InvalidParams, Unmet, Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """`Sampling` with every open choice made: no limit on tokens kept, temperature 1, seed 0."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> Draw:
+        """Raises `InvalidParams` for values outside their range."""
+        temperature = 1.0 if sampling.temperature is None else sampling.temperature
+        top_k = 0 if sampling.top_k is None else sampling.top_k
+        top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        wrong = []
+        if not (np.isfinite(temperature) and temperature >= 0):
+            wrong.append(Violation("temperature", f"is {temperature}; must be a number of at least 0"))
+        if top_k < 0:
+            wrong.append(Violation("top_k", f"is {top_k}; must be at least 0 (0: no limit)"))
+        if not 0 < top_p <= 1:
+            wrong.append(Violation("top_p", f"is {top_p}; must be in (0, 1]"))
+        if wrong:
+            raise InvalidParams(wrong)
+        return cls(temperature, top_k, top_p)
+
+    def distribution(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, probabilities) that a token is drawn from, in order of ids: tempered, cut, normed (float64)."""
+        best = logits.max()
+        if best == -np.inf:
+            raise Unmet("every token is forbidden here: the logits processors contradict each other")
+        if self.temperature == 0:
+            return np.array([np.argmax(logits)]), np.ones(1)
+        weights = np.exp((logits - best) / np.float32(self.temperature))
+        if 0 < self.top_k < len(weights):
+            weights = _only(weights, np.argpartition(weights, -self.top_k)[-self.top_k :])
+        if self.top_p < 1:
+            weights = _only(weights, _nucleus(weights, self.top_p))
+        ids = np.flatnonzero(weights)
+        probabilities = weights[ids].astype(np.float64)
+        return ids, probabilities / probabilities.sum()
+
+    def token(self, logits: np.ndarray, random: np.random.Generator) -> int:
+        """The id drawn by inverting the distribution at one uniform number (none is used up when greedy)."""
+        ids, probabilities = self.distribution(logits)
+        if len(ids) == 1:
+            return int(ids[0])
+        place = np.searchsorted(np.cumsum(probabilities), random.random(), side="right")
+        return int(ids[min(int(place), len(ids) - 1)])
+
+
+def _only(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    kept = np.zeros_like(weights)
+    kept[ids] = weights[ids]
+    return kept
+
+
+def _nucleus(weights: np.ndarray, share: float) -> np.ndarray:
+    """The fewest ids, heaviest first (then by id), that hold this share of the weight.
+
+    Sorts only as many of the heaviest as it takes: a vocabulary is long and a nucleus usually short.
+    """
+    wanted = share * weights.sum(dtype=np.float64)
+    size = 64
+    while True:
+        size = min(size, len(weights))
+        top = np.argpartition(weights, -size)[-size:]
+        top = top[np.lexsort((top, -weights[top]))]
+        mass = np.cumsum(weights[top], dtype=np.float64)
+        if mass[-1] >= wanted or size == len(weights):
+            return top[: int(np.searchsorted(mass, wanted, side="left")) + 1]
+        size *= 16
+
+
+def logsumexp(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, float64: logits minus it are natural log-probabilities."""
+    best = logits.max(axis=-1, keepdims=True)
+    total: np.ndarray = np.log(np.exp(logits - best).sum(axis=-1, dtype=np.float64)) + best[..., 0]
+    return total
+
+
+class StopText:
+    """Finds stop strings in a stream of text and holds back what might become one."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = [text for text in stop if text]
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """(text that is certain to stay, whether a stop string was reached); the stop string is cut off."""
+        self._held += text
+        found = [place for place in (self._held.find(text) for text in self._stop) if place >= 0]
+        if found:
+            kept, self._held = self._held[: min(found)], ""
+            return kept, True
+        keep = max((self._open_end(text) for text in self._stop), default=0)
+        kept, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return kept, False
+
+    def flush(self) -> str:
+        """What was held back, when nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _open_end(self, stop: str) -> int:
+        """Length of the longest end of the held text that begins the stop string."""
+        for size in range(min(len(stop) - 1, len(self._held)), 0, -1):
+            if self._held.endswith(stop[:size]):
+                return size
+        return 0
