@@ -7,15 +7,13 @@ A method is one entry point per role it fills, in the group `pickaxe.scorers`, `
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pickaxe.discovery import Point, points
 from pickaxe.errors import BrokenMethod, NameConflict, PickaxeError, UnknownMethod, WrongRole
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class Entry:
     role: str
     distribution: str
     version: str
-    point: EntryPoint | None
+    point: Point | None
     kind: Any = None
     """The class itself, for methods registered in process."""
 
@@ -43,15 +41,16 @@ _registered: list[Entry] = []
 
 @functools.cache
 def _installed() -> tuple[Entry, ...]:
-    found = []
-    for role in ROLES:
-        for point in entry_points(group=f"pickaxe.{role}s"):
-            dist = point.dist
-            found.append(Entry(point.name, role, dist.name if dist else "unknown", dist.version if dist else "", point))
+    groups = {f"pickaxe.{role}s": role for role in ROLES}
+    found = [
+        Entry(point.name, groups[point.group], point.distribution, point.version, point)
+        for point in points("pickaxe.")
+        if point.group in groups
+    ]
     wanted = os.environ.get("PICKAXE_PLUGINS")
     if wanted is not None:
-        allowed = {name.strip().lower() for name in wanted.split(",")}
-        found = [entry for entry in found if entry.distribution.lower() in allowed]
+        allowed = {name.strip().lower().replace("_", "-") for name in wanted.split(",")}
+        found = [entry for entry in found if entry.distribution in allowed]
     return tuple(sorted(found, key=lambda entry: (entry.name, ROLES.index(entry.role))))
 
 
@@ -149,6 +148,9 @@ def _checked(kind: Any, name: str, role: str) -> type[Method[Any]]:
 
 def load_file(target: str) -> type[Method[Any]]:
     """The class at `path/to/module.py:Class`, without any installation."""
+    import importlib.util
+    from pathlib import Path
+
     path, _, attribute = target.rpartition(":")
     source = Path(path)
     if not source.is_file():
@@ -178,7 +180,7 @@ def describe(name: str) -> Card:
 
 def observers() -> list[object]:
     """One new instance of every installed observer."""
-    return [point.load()() for point in entry_points(group="pickaxe.observers")]
+    return [point.load()() for point in points("pickaxe.observers")]
 
 
 def table() -> Mapping[str, tuple[tuple[str, ...], str]]:

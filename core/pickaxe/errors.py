@@ -6,7 +6,6 @@ command line.  `metadata` holds every value that the message names, as strings.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,6 +106,8 @@ class UnknownMethod(PickaxeError):
     reason, code, exit_code = "METHOD_UNKNOWN", "NOT_FOUND", 4
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        import difflib
+
         near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(near)}?" if near else "; `pickaxe methods` lists them"
         super().__init__(f"no method is called {name!r}{hint}", metadata={"method": name, "near": ",".join(near)})
@@ -196,6 +197,12 @@ class Draining(PickaxeError):
     reason, code, exit_code = "DRAINING", "UNAVAILABLE", 7
 
 
+class ServerRestarted(PickaxeError):
+    """The server ended while the job ran; starting the same job again resumes it."""
+
+    reason, code, exit_code = "SERVER_RESTARTED", "ABORTED", 7
+
+
 class Unreachable(PickaxeError):
     """No server answers at this address."""
 
@@ -225,7 +232,8 @@ VOCABULARY: Mapping[str, type[PickaxeError]] = {
     for kind in (
         InvalidParams, InvalidItems, TooLarge, UnknownMethod, NameConflict, BrokenMethod, WrongRole,
         UnknownArtifact, UnknownJob, ArtifactMismatch, ArtifactCorrupt, RuntimeMissing, ModelMissing, Unmet,
-        AlreadyExists, DoesNotFit, Overloaded, Draining, Unreachable, Cancelled, DeadlineExceeded, MethodFailed,
+        AlreadyExists, DoesNotFit, Overloaded, Draining, ServerRestarted, Unreachable, Cancelled, DeadlineExceeded,
+        MethodFailed,
     )
 }  # fmt: skip
 """Reason → class.  Reasons are never renamed."""

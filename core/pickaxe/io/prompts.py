@@ -10,7 +10,15 @@ from pickaxe.data import Item, Message, Prompt, Sampling
 from pickaxe.errors import InvalidItems
 from pickaxe.io.items import item_from_json
 
-_NAMES = {each.name for each in dataclasses.fields(Sampling)}
+_SAMPLING: Mapping[str, tuple[type, ...]] = {
+    "max_tokens": (int,),
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "top_k": (int,),
+    "stop": (tuple,),
+    "seed": (int,),
+    "n": (int,),
+}
 _TAKEN = ("messages", "context", "allowed", "sampling", "prompt")
 
 
@@ -80,13 +88,11 @@ def _sampling(item: Item, where: str, base: Sampling) -> Sampling:
     given = item.get("sampling")
     if given is None:
         return base
-    if not isinstance(given, Mapping) or (unknown := sorted(set(given) - _NAMES)):
-        known = ", ".join(sorted(_NAMES))
-        raise InvalidItems(f"{where}.sampling", f"must be an object with {known}" + _but(given))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    del unknown
+    if not isinstance(given, Mapping) or not set(given) <= set(_SAMPLING):
+        raise InvalidItems(f"{where}.sampling", f"must be an object with any of {', '.join(_SAMPLING)}")
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+        if value is not None and not isinstance(values[name], _SAMPLING[name]):
+            raise InvalidItems(f"{where}.sampling.{name}", f"cannot be {value!r}")
     return dataclasses.replace(base, **values)
-
-
-def _but(given: Any) -> str:
-    return f" (got {', '.join(sorted(given))})" if isinstance(given, Mapping) else ""
