@@ -52,7 +52,7 @@ def loads(subject: Subject) -> None:
 def card(subject: Subject) -> None:
     """The card is complete: summary, title, paper, version, and every field, column and parameter explained."""
     made = card_of(subject.kind, subject.name, subject.roles, "")
-    require("__doc__" in vars(subject.kind) and made.summary, "the class has no docstring")
+    require(vars(subject.kind).get("__doc__"), "the class has no docstring")
     require(made.title, "title is empty: give the paper's, or the method's own")
     require(made.paper, 'paper is empty: give "arXiv:…", or "own work"')
     require(isinstance(made.version, int) and made.version >= 1, f"version is {made.version!r}, wanted 1 or more")
