@@ -1,0 +1,137 @@
+"""The ONNX graph of a BERT-shaped encoder (arXiv:1810.04805), built from its safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pickaxe.errors import ArtifactCorrupt, Unmet
+from pickaxe.extras import require
+
+VERSION = 1
+"""Grows when the graph changes; part of the key under which converted graphs are kept."""
+
+GRAPH = "encoder.onnx"
+_CONTRIB = "com.microsoft"
+
+
+def build(model: Path, target: Path) -> None:
+    """Write `encoder.onnx` into `target` from the `config.json` and `model.safetensors` in `model`.
+
+    Inputs: `ids` (B, T) int32 padded at the end, `lengths` (B,) int32, `pool` (B, 1, T) float32, the weight of
+    each position in the sentence vector.  Output: `pooled` (B, 1, width) float32.
+    """
+    onnx = require("onnx", extra="cpu")
+    config = read_config(model)
+    tensors = require("safetensors.numpy", extra="cpu").load_file(str(model / "model.safetensors"))
+    weights = {name.removeprefix("bert."): array.astype(np.float32) for name, array in tensors.items()}
+    onnx.save(_Builder(onnx, config, weights).model(), str(target / GRAPH))
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """The model's config.json; raises `Unmet` for a shape that this graph does not have."""
+    path = model / "config.json"
+    if not path.is_file():
+        raise Unmet(f"{model} is no encoder: it has no config.json", metadata={"path": model})
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+    for key, value in wanted.items():
+        if config.get(key, value) != value:
+            raise Unmet(
+                f"the encoder in {model} has {key} {config[key]!r}; only {value!r} is known",
+                metadata={"path": model, key: config[key]},
+            )
+    return config
+
+
+class _Builder:
+    """Appends nodes in order; tensors are known by their names."""
+
+    def __init__(self, onnx: Any, config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+        self.onnx, self.config, self.weights = onnx, config, weights
+        self.epsilon = float(config.get("layer_norm_eps", 1e-12))
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def model(self) -> Any:
+        state = self.embed()
+        for layer in range(self.config["num_hidden_layers"]):
+            state = self.layer(state, f"encoder.layer.{layer}.")
+        self.add("MatMul", ["pool", state], "pooled", domain="")
+        helper, types = self.onnx.helper, self.onnx.TensorProto
+        graph = helper.make_graph(
+            self.nodes,
+            "encoder",
+            [
+                helper.make_tensor_value_info("ids", types.INT32, ["batch", "length"]),
+                helper.make_tensor_value_info("lengths", types.INT32, ["batch"]),
+                helper.make_tensor_value_info("pool", types.FLOAT, ["batch", 1, "length"]),
+            ],
+            [helper.make_tensor_value_info("pooled", types.FLOAT, ["batch", 1, self.config["hidden_size"]])],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid(_CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    def embed(self) -> str:
+        """Word + position + first type, normalised.  The type is folded into the positions: it never changes."""
+        positions = self.weight("embeddings.position_embeddings.weight")
+        if "embeddings.token_type_embeddings.weight" in self.weights:
+            positions = positions + self.weights["embeddings.token_type_embeddings.weight"][0]
+        words = self.constant("words", self.weight("embeddings.word_embeddings.weight"))
+        inputs = ["ids", "", words, self.constant("positions", positions), "", *self.norm("embeddings.LayerNorm")]
+        self.add("EmbedLayerNormalization", inputs, "embedded", "embedded.mask", epsilon=self.epsilon)
+        return "embedded"
+
+    def layer(self, state: str, prefix: str) -> str:
+        """Attention and MLP, each followed by residual and norm.
+
+        Fused operators of ONNX Runtime, which exist for CPU and CUDA: one pass per bias, residual and norm.
+        """
+        heads = self.config["num_attention_heads"]
+        parts = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
+        packed = np.concatenate([self.weight(f"{part}.weight") for part in parts]).T
+        bias = np.concatenate([self.weight(f"{part}.bias") for part in parts])
+        inputs = [state, self.constant(f"{prefix}qkv", packed), self.constant(f"{prefix}qkv.bias", bias), "lengths"]
+        mixed = self.add("Attention", inputs, f"{prefix}mixed", num_heads=heads)
+        state = self.residual(state, mixed, f"{prefix}attention.output")
+        inner = self.matmul(state, f"{prefix}intermediate.dense")
+        inner = self.add("BiasGelu", [inner, self.bias(f"{prefix}intermediate.dense")], f"{prefix}gelu")
+        return self.residual(state, inner, f"{prefix}output")
+
+    def residual(self, state: str, branch: str, name: str) -> str:
+        """norm(state + dense(branch))."""
+        projected = self.matmul(branch, f"{name}.dense")
+        inputs = [state, projected, *self.norm(f"{name}.LayerNorm"), self.bias(f"{name}.dense")]
+        return self.add("SkipLayerNormalization", inputs, f"{name}.state", epsilon=self.epsilon)
+
+    def matmul(self, state: str, name: str) -> str:
+        weight = self.constant(f"{name}.weight", self.weight(f"{name}.weight").T)
+        return self.add("MatMul", [state, weight], f"{name}.product", domain="")
+
+    def bias(self, name: str) -> str:
+        return self.constant(f"{name}.bias", self.weight(f"{name}.bias"))
+
+    def norm(self, name: str) -> tuple[str, str]:
+        return (
+            self.constant(f"{name}.weight", self.weight(f"{name}.weight")),
+            self.constant(f"{name}.bias", self.weight(f"{name}.bias")),
+        )
+
+    def weight(self, name: str) -> np.ndarray:
+        if name not in self.weights:
+            raise ArtifactCorrupt(f"model.safetensors lacks the tensor {name!r}", metadata={"tensor": name})
+        return self.weights[name]
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, kind: str, inputs: Sequence[str], *outputs: str, domain: str = _CONTRIB, **attributes: Any) -> str:
+        """Append a node and return its first output."""
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
+        return outputs[0]
