@@ -51,10 +51,8 @@ class Reading:
         starts = range(0, min(len(words), last) - self.words + 1, self.words)
         return [" ".join(words[start : start + self.words]) for start in starts]
 
-    def tokens(self, piece: str, lm: LM) -> tuple[list[list[int]], bool]:
+    def tokens(self, ids: list[int], lm: LM, bos: list[int]) -> tuple[list[list[int]], bool]:
         """The token lists to run for one piece, each within the context, and whether some of it is not read."""
-        ids = list(lm.tokenizer.encode(piece))
-        bos = self._bos(lm)
         room = min(self.max_tokens or lm.context_length, lm.context_length) - len(bos)
         if len(ids) <= room:
             return [bos + ids], False
@@ -64,27 +62,32 @@ class Reading:
         return [bos + chunk.tolist() for chunk in chunks], False
 
     def _bos(self, lm: LM) -> list[int]:
-        wanted = lm.tokenizer.add_bos if self.add_bos == "auto" else self.add_bos
+        bos = lm.tokenizer.bos_id
+        wanted = self.add_bos
+        if wanted == "auto":
+            wanted = bos is not None and lm.tokenizer.encode("", add_special=True)[:1] == [bos]
         if not wanted:
             return []
-        if lm.tokenizer.bos_id is None:
-            raise Unmet("add_bos is on, but the model's tokenizer has no token for the beginning of a text")
-        return [lm.tokenizer.bos_id]
+        if bos is None:
+            raise Unmet(f"add_bos is on, but model {lm.name!r} has no token for the beginning of a text")
+        return [bos]
 
     def run(self, lm: LM, texts: Sequence[Sequence[str]], call: Call, *, with_z: bool = False) -> list[Pass]:
         """One pass of the model over every piece of every text, batched together."""
-        cut = [[self.tokens(piece, lm) for piece in pieces] for pieces in texts]
+        bos = self._bos(lm)
+        encoded = iter(lm.tokenizer.encode_batch([piece for pieces in texts for piece in pieces]))
+        cut = [[self.tokens(next(encoded), lm, bos) for _ in pieces] for pieces in texts]
         lists = [tokens for pieces in cut for chunks, _ in pieces for tokens in chunks]
+        z: list[np.ndarray] = []
         if with_z:
-            full = lm.token_statistics(lists, call, batch_tokens=self.batch_tokens)
-            logprobs = [each.logprobs.astype(np.float64) for each in full]
-            z = [
-                stats.surprise_scores(values, each.means.astype(np.float64), each.stds.astype(np.float64))
-                for values, each in zip(logprobs, full, strict=True)
+            moments = [
+                each.astype(np.float64) for each in lm.token_moments(lists, call, batch_tokens=self.batch_tokens)
             ]
+            logprobs = [each[0] for each in moments]
+            z = [stats.surprise_scores(*each) for each in moments]
         else:
-            plain = lm.token_logprobs(lists, call, batch_tokens=self.batch_tokens)
-            logprobs, z = [each.astype(np.float64) for each in plain], []
+            found = lm.token_logprobs(lists, call, batch_tokens=self.batch_tokens)
+            logprobs = [each.astype(np.float64) for each in found]
         passes, at = [], 0
         for pieces in cut:
             end = at + sum(len(chunks) for chunks, _ in pieces)

@@ -21,7 +21,7 @@ from pickaxe_plugins.selection._roc import roc
 
 ColumnName = Literal["ppl_neg", "nll", "zlib", "lowercase", "ref", "min_k_pp"]
 _CALIBRATION = "calibration.json"
-_SETTINGS = ("ratio", "model", "max_tokens", "window", "words", "add_bos")
+_SETTINGS = ("ratio", "model", "precision", "max_tokens", "window", "words", "add_bos")
 """Parameters that move `min_k`, and with it the threshold."""
 _BATCH = 1024
 _MEANINGS: Mapping[str, tuple[str, str]] = {
@@ -51,6 +51,9 @@ class Params(pickaxe.Params):
     )
     model: str = Field("lm", min_length=1, description="Alias or path of the causal language model.")
     reference: str = Field("", description="Alias or path of the reference model of column ref.")
+    precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = Field(
+        "auto", description="Precision of both models' weights; auto is int8 on a CPU and fp16 on a GPU."
+    )
     max_tokens: int | None = Field(None, ge=2, description="Longest run of tokens; the model's context by default.")
     window: Window = Field(
         "truncate", description="What happens to longer texts: cut at the end, or scored in chunks and averaged."
@@ -61,7 +64,7 @@ class Params(pickaxe.Params):
     add_bos: Literal["auto"] | bool = Field(
         "auto", description="Whether a text begins with the BOS token; auto asks the tokenizer."
     )
-    batch_tokens: int = Field(4096, ge=1, description="Tokens that one run of the model reads.")
+    batch_tokens: int = Field(2048, ge=1, description="Tokens that one run of the model reads.")
     invert: bool = Field(False, description="Turn the signs, so that higher means less likely seen.")
     max_fpr: float | None = Field(
         None, ge=0, lt=1, description="Calibrate to this false positive rate, not to balanced accuracy."
@@ -217,7 +220,7 @@ class MinKProb(Method[Params]):
             rows = [row for row in rows if not has_own(items[row])]
         texts = [(row, text) for row in rows if (text := items[row].text) is not None]
         if texts:
-            lm = self.host.lm(self.params.reference if suffix == "_ref" else self.params.model)
+            lm = self.host.lm(self.params.reference if suffix == "_ref" else self.params.model, self.params.precision)
             pieces = [reading.pieces(text) for _, text in texts]
             if suffix == "_lower":
                 pieces = [[piece.lower() for piece in each] for each in pieces]
