@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from pickaxe.v1 import data_pb2 as pickaxe_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pickaxe/v1/reranker.proto\x12\npickaxe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15pickaxe/v1/data.proto\"\xb3\x01\n\rRerankRequest\x12\"\n\x03use\x18\x01 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12\x1f\n\x05query\x18\x02 \x01(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\ncandidates\x18\x03 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.pickaxe.v1.CallOptions\"2\n\x06Ranked\x12\r\n\x05index\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"\x98\x02\n\x0eRerankResponse\x12\"\n\x06ranked\x18\x01 \x03(\x0b\x32\x12.pickaxe.v1.Ranked\x12\"\n\x06scores\x18\x02 \x01(\x0b\x32\x12.pickaxe.v1.Column\x12\x0b\n\x03\x63ut\x18\x03 \x01(\t\x12\x34\n\x05usage\x18\x04 \x03(\x0b\x32%.pickaxe.v1.RerankResponse.UsageEntry\x12\'\n\x06record\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x07timings\x18\x06 \x01(\x0b\x32\x13.pickaxe.v1.Timings\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32R\n\x0fRerankerService\x12?\n\x06Rerank\x12\x19.pickaxe.v1.RerankRequest\x1a\x1a.pickaxe.v1.RerankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pickaxe/v1/reranker.proto\x12\npickaxe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15pickaxe/v1/data.proto\"\xb3\x01\n\rRerankRequest\x12\"\n\x03use\x18\x01 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12\x1f\n\x05query\x18\x02 \x01(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\ncandidates\x18\x03 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12(\n\x07options\x18\x05 \x01(\x0b\x32\x17.pickaxe.v1.CallOptions\"2\n\x06Ranked\x12\r\n\x05index\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\"\x84\x02\n\x0eRerankResponse\x12\"\n\x06ranked\x18\x01 \x03(\x0b\x32\x12.pickaxe.v1.Ranked\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x0b\n\x03\x63ut\x18\x03 \x01(\t\x12\x34\n\x05usage\x18\x04 \x03(\x0b\x32%.pickaxe.v1.RerankResponse.UsageEntry\x12\'\n\x06record\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12$\n\x07timings\x18\x06 \x01(\x0b\x32\x13.pickaxe.v1.Timings\x1a,\n\nUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32R\n\x0fRerankerService\x12?\n\x06Rerank\x12\x19.pickaxe.v1.RerankRequest\x1a\x1a.pickaxe.v1.RerankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKED']._serialized_start=276
   _globals['_RANKED']._serialized_end=326
   _globals['_RERANKRESPONSE']._serialized_start=329
-  _globals['_RERANKRESPONSE']._serialized_end=609
-  _globals['_RERANKRESPONSE_USAGEENTRY']._serialized_start=565
-  _globals['_RERANKRESPONSE_USAGEENTRY']._serialized_end=609
-  _globals['_RERANKERSERVICE']._serialized_start=611
-  _globals['_RERANKERSERVICE']._serialized_end=693
+  _globals['_RERANKRESPONSE']._serialized_end=589
+  _globals['_RERANKRESPONSE_USAGEENTRY']._serialized_start=545
+  _globals['_RERANKRESPONSE_USAGEENTRY']._serialized_end=589
+  _globals['_RERANKERSERVICE']._serialized_start=591
+  _globals['_RERANKERSERVICE']._serialized_end=673
 # @@protoc_insertion_point(module_scope)

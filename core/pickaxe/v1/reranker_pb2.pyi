@@ -48,9 +48,9 @@ class RerankResponse(_message.Message):
     RECORD_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ranked: _containers.RepeatedCompositeFieldContainer[Ranked]
-    scores: _data_pb2.Column
+    scores: _containers.RepeatedScalarFieldContainer[float]
     cut: str
     usage: _containers.ScalarMap[str, float]
     record: _struct_pb2.Struct
     timings: _data_pb2.Timings
-    def __init__(self, ranked: _Optional[_Iterable[_Union[Ranked, _Mapping]]] = ..., scores: _Optional[_Union[_data_pb2.Column, _Mapping]] = ..., cut: _Optional[str] = ..., usage: _Optional[_Mapping[str, float]] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., timings: _Optional[_Union[_data_pb2.Timings, _Mapping]] = ...) -> None: ...
+    def __init__(self, ranked: _Optional[_Iterable[_Union[Ranked, _Mapping]]] = ..., scores: _Optional[_Iterable[float]] = ..., cut: _Optional[str] = ..., usage: _Optional[_Mapping[str, float]] = ..., record: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., timings: _Optional[_Union[_data_pb2.Timings, _Mapping]] = ...) -> None: ...
