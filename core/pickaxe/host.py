@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pickaxe import catalog
-from pickaxe.errors import InvalidParams, UnknownArtifact, Unmet
+from pickaxe.errors import InvalidParams, ModelMissing, UnknownArtifact, Unmet
 
 if TYPE_CHECKING:
     from pickaxe.encoder import Encoder
@@ -116,6 +116,7 @@ class Host:
         """A causal language model by alias or path, opened once and shared."""
         from pickaxe.lm import LM
 
+        self._check_model(name)
         return self._shared.once(
             ("lm", name, precision), lambda: LM.open(self.models, self.runtime, name, precision=precision)
         )
@@ -124,7 +125,18 @@ class Host:
         """A sentence encoder by alias or path, opened once and shared."""
         from pickaxe.encoder import Encoder
 
+        self._check_model(name)
         return self._shared.once(("encoder", name), lambda: Encoder.open(self.models, self.runtime, name))
+
+    def _check_model(self, name: str) -> None:
+        """A server's callers name models; paths are for those who may read its disk anyway."""
+        if self.serving and self.models.find(name) is None:
+            raise ModelMissing(f"no model is called {name!r} on this server", metadata={"model": name})
+
+    @property
+    def serving(self) -> bool:
+        """Whether callers are others than the owner of this process: then nothing may be named by path."""
+        return self._shared.artifacts is not None
 
     def fasttext(self, path: str | os.PathLike[str]) -> FastText:
         """A fastText model file, loaded once and shared."""
