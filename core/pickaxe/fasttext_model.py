@@ -53,7 +53,13 @@ class FastText:
         when training diverges.
         """
         library = require("fasttext", extra="fasttext")
-        settings = {"epoch": epoch, "lr": lr, "dim": dim, "wordNgrams": word_ngrams, "bucket": bucket}
+        settings: dict[str, object] = {
+            "epoch": epoch,
+            "lr": lr,
+            "dim": dim,
+            "wordNgrams": word_ngrams,
+            "bucket": bucket,
+        }
         settings |= {"minCount": min_count, "minn": min_chars, "maxn": max_chars, "loss": loss}
         settings |= {"thread": thread, "seed": seed, "verbose": 0, "label": PREFIX}
         try:
@@ -146,9 +152,17 @@ class FastText:
     # ------------------------------------------------------------ vectors, for explanations
 
     def word_vectors(self, words: Sequence[str]) -> np.ndarray:
-        """Input vectors (n, dim) float32, of unknown words too where the model has character n-grams."""
-        vectors = [self._model.get_word_vector(_line(word)) for word in words]
-        return np.stack(vectors) if vectors else np.empty((0, self._model.get_dimension()), np.float32)
+        """Input vectors (n, dim) float32: the mean over a word and its character n-grams, as the model adds it.
+
+        Zero for an unknown word of a model without n-grams.
+        """
+        vectors = np.zeros((len(words), self._model.get_dimension()), np.float32)
+        for row, word in enumerate(words):
+            # Not get_word_vector(): fasttext-community scales its result to length 1.
+            _, parts = self._model.get_subwords(_line(word))
+            if len(parts):
+                vectors[row] = np.mean([self._model.get_input_vector(part) for part in parts], axis=0)
+        return vectors
 
     def label_vectors(self) -> np.ndarray:
         """Output vectors (labels, dim) float32, in the order of `labels`.

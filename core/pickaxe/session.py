@@ -326,11 +326,10 @@ class Binding:
 
 def _import_onnxruntime() -> ModuleType:
     module = require("onnxruntime", extra="cpu")
-    both = all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu"))
     remedy = 'uninstall "onnxruntime" and "onnxruntime-gpu", then install either "pickaxe[cpu]" or "pickaxe[gpu]"'
     if not hasattr(module, "InferenceSession"):
         raise RuntimeMissing(f"the onnxruntime package is incomplete: {remedy}", metadata={"module": "onnxruntime"})
-    if both:
+    if all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")):
         warnings.warn(
             f"onnxruntime and onnxruntime-gpu are both installed and overwrite each other: {remedy}",
             RuntimeWarning,
