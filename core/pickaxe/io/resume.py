@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,24 +30,31 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Output:
-    """A file in the making; append rows, and leave the `with` block of `output` to finish it."""
+    """A file in the making: `begin` it, append rows, and leave the `with` block of `output` to finish it."""
 
-    def __init__(
-        self, path: Path, stream: IO[bytes], encode: Encoding, journal: Journal | None, rows: int, offset: int
-    ) -> None:
+    def __init__(self, path: Path, stream: IO[bytes], encode: Encoding, journal: Journal | None) -> None:
         self.path = path
-        self.rows = rows
-        """Rows that are in the file, those of earlier runs too: go on after them."""
-        self.resumed = rows
+        self.done = journal.done if journal else 0
+        """How much of the input the file covers, earlier runs included: go on after that."""
+        self.resumed = self.done
+        self.columns: Mapping[str, DType] = {}
         self._stream, self._encode, self._journal = stream, encode, journal
-        self._offset, self._synced = offset, time.monotonic()
+        self._offset, self._synced = journal.offset if journal else 0, time.monotonic()
         self._full = False
-        if not offset:
-            self._write(encode.header(), 0)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add rows as one chunk.  Equal chunks make equal files."""
-        self._write(self._encode.chunk(rows), len(rows))
+    def begin(self, columns: Mapping[str, DType]) -> None:
+        """Say which columns the rows of a table have; JSON Lines need no columns."""
+        self.columns = columns
+        self._encode = replace(self._encode, columns=tuple(columns))
+        if not self._offset:
+            self._write(self._encode.header(), 0)
+
+    def append(self, rows: Sequence[Row], done: int | None = None) -> None:
+        """Add rows as one chunk; `done` inputs are covered by them (as many as rows, unless said).
+
+        Equal chunks make equal files.
+        """
+        self._write(self._encode.chunk(rows), len(rows) if done is None else done)
         if self._journal is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
             self.sync()
 
@@ -62,15 +70,15 @@ class Output:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             if self._journal is not None:
-                self._journal.write(self.rows, self._offset)
+                self._journal.write(self.done, self._offset)
         self._synced = time.monotonic()
 
-    def _write(self, data: bytes, rows: int) -> None:
+    def _write(self, data: bytes, done: int) -> None:
         with self._disk():
             self._stream.write(data)
             self._stream.flush()
         self._offset += len(data)
-        self.rows += rows
+        self.done += done
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -80,7 +88,9 @@ class Output:
             raise
         except OSError as error:
             self._full = True
-            safe = f"; {self._journal.rows} rows are safe, the same command goes on after them" if self._journal else ""
+            safe = (
+                f"; {self._journal.done} inputs are done, the same command goes on after them" if self._journal else ""
+            )
             remedy = f"free some space{safe}" if error.errno in _FULL else f"see to it{safe}"
             raise Unmet(
                 f"{str(self.path)!r} cannot be written ({error.strerror}): {remedy}", metadata={"path": self.path}
@@ -92,7 +102,7 @@ class Journal:
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         self.path = path
-        self.rows = 0
+        self.done = 0
         self.offset = 0
         self._request = json.loads(json.dumps(request))
 
@@ -110,12 +120,12 @@ class Journal:
                 "run that again, give --restart to drop it, or name another output",
                 metadata={"path": self.path, "changed": ",".join(changed)},
             )
-        self.rows, self.offset = found["rows"], found["offset"]
+        self.done, self.offset = found["done"], found["offset"]
 
-    def write(self, rows: int, offset: int) -> None:
-        data = json.dumps({"request": self._request, "rows": rows, "offset": offset}).encode()
+    def write(self, done: int, offset: int) -> None:
+        data = json.dumps({"request": self._request, "done": done, "offset": offset}).encode()
         write_durably(self.path, data)
-        self.rows, self.offset = rows, offset
+        self.done, self.offset = done, offset
 
 
 @contextmanager
@@ -124,19 +134,18 @@ def output(
     encode: Encoding,
     *,
     request: Mapping[str, Any] | None = None,
-    columns: Mapping[str, DType] | None = None,
     overwrite: bool = False,
     restart: bool = False,
 ) -> Iterator[Output]:
     """Make the file at `path` ("-": standard output); it appears when the block ends, and not when it raises.
 
     With `request`, a JSON-able description of all that decides about the bytes, an unfinished run of the same
-    request is taken up (`Output.rows` says where).  Raises `AlreadyExists` for a finished file (unless
+    request is taken up (`Output.done` says where).  Raises `AlreadyExists` for a finished file (unless
     `overwrite`), for an unfinished run of another request (unless `restart`), and while another process writes it;
     `Unmet` when the disk is full.
     """
     if os.fspath(path) == "-":
-        yield Output(Path("standard output"), sys.stdout.buffer, encode, None, 0, 0)
+        yield Output(Path("standard output"), sys.stdout.buffer, encode, None)
         return
     target = Path(path)
     if target.exists() and not overwrite:
@@ -152,7 +161,7 @@ def output(
         journal = None if request is None else Journal(note, request)
         if journal is not None:
             journal.read()
-        rows, offset = (journal.rows, journal.offset) if journal else (0, 0)
+        offset = journal.offset if journal else 0
         if stream.seek(0, os.SEEK_END) < offset:
             raise AlreadyExists(
                 f"{str(partial)!r} is shorter than its journal says: give --restart to begin anew",
@@ -160,7 +169,7 @@ def output(
             )
         stream.truncate(offset)
         stream.seek(offset)
-        made = Output(target, stream, lines, journal, rows, offset)
+        made = Output(target, stream, lines, journal)
         try:
             yield made
         except BaseException:
@@ -171,15 +180,15 @@ def output(
                     made.sync()
             raise
         made.sync()
-        _finish(made, target, partial, columns if encode.format == "parquet" else None)
+        _finish(made, target, partial, encode.format == "parquet")
         note.unlink(missing_ok=True)
 
 
-def _finish(made: Output, target: Path, partial: Path, columns: Mapping[str, DType] | None) -> None:
+def _finish(made: Output, target: Path, partial: Path, parquet: bool) -> None:
     with made._disk():
-        if columns is not None:
+        if parquet:
             turned = beside(target, ".turning")
-            to_parquet(partial, turned, columns)
+            to_parquet(partial, turned, made.columns)
             os.replace(turned, target)
             partial.unlink()
         else:

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -87,11 +87,10 @@ def json_line(row: Mapping[str, Any]) -> bytes:
         return json.dumps(row, allow_nan=False).encode() + b"\n"
 
 
-def encoding(path: str | os.PathLike[str], columns: Sequence[str] = (), tables: bool = True) -> Encoding:
+def encoding(path: str | os.PathLike[str], tables: bool = True) -> Encoding:
     """The encoding that an output's suffix names; "-" is JSON Lines.
 
-    Raises `InvalidParams` for other suffixes, and for tables when the rows do not fit into `columns`
-    (`tables` False).
+    Raises `InvalidParams` for other suffixes, and for tables where the rows are none (`tables` False).
     """
     if os.fspath(path) == "-":
         return Encoding()
@@ -103,12 +102,13 @@ def encoding(path: str | os.PathLike[str], columns: Sequence[str] = (), tables: 
         raise InvalidParams(
             "output", f"{os.fspath(path)!r} must end in {', '.join(known)}; .gz or .zst may follow all but .parquet"
         )
-    return Encoding(_SUFFIXES[found], compression, tuple(columns))
+    return Encoding(_SUFFIXES[found], compression)
 
 
-def score_columns(columns: Sequence[Column]) -> dict[str, DType]:
+def score_columns(columns: Sequence[Column], segments: bool = False) -> dict[str, DType]:
     """The columns of a table of scores."""
-    return {"id": "str", **{each.name: each.dtype for each in columns}, "flag": "str", "segments": "str"}
+    more: dict[str, DType] = {"flag": "str", "segments": "str"} if segments else {"flag": "str"}
+    return {"id": "str", **{each.name: each.dtype for each in columns}, **more}
 
 
 def to_parquet(rows: Path, target: Path, columns: Mapping[str, DType]) -> None:
@@ -133,8 +133,3 @@ def _typed(row: Row, columns: Mapping[str, DType]) -> Row:
             value = json.dumps(value)
         typed[name] = value
     return typed
-
-
-def batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while part := list(islice(rows, size)):
-        yield part

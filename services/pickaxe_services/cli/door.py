@@ -1,0 +1,175 @@
+"""Opening methods: in this process, or on a server with `--server`; both give handles with the same functions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from pickaxe import catalog
+from pickaxe.call import Call
+from pickaxe.data import InputField, Item
+from pickaxe.errors import InvalidParams, Violation, WrongRole
+from pickaxe.handle.base import violations
+from pickaxe.host import Host
+from pickaxe.io.readers import Check, Layout, Source
+from pickaxe.method import Card
+from pickaxe_services.cli.options import Common, Reading
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+JOB = "PICKAXE_JOB"
+"""Set in the process of a server's job: artifact names in parameters are those of the server."""
+
+
+class Door:
+    """One way to the methods, for one command."""
+
+    def __init__(self, common: Common, host: Host | None, client: Any) -> None:
+        self._common, self._host, self._client = common, host, client
+
+    @property
+    def remote(self) -> bool:
+        return self._client is not None
+
+    @property
+    def client(self) -> Any:
+        """The client of a remote door."""
+        return self._client
+
+    def open(self, name: str, role: str | None = None) -> Any:
+        """The method in that role (or in any), with the parameters and artifact of the command line."""
+        common = self._common
+        artifact = self.artifact(common.artifact)
+        if self._client is not None:
+            wanted = role or self._client.show(name).roles[0]
+            return getattr(self._client, wanted)(name, artifact=artifact or "", **common.params)
+        assert self._host is not None
+        return self._host.open(name, role or catalog.roles(name)[0], common.params, artifact)
+
+    def artifact(self, given: str | None) -> str | None:
+        """An artifact as this door names it.
+
+        A server knows its own by name, and is sent one that lies here; inside a server's job, paths lead into the
+        server's store.
+        """
+        if given is None:
+            return None
+        if self._client is not None and not given.startswith("artifacts/"):
+            return str(self._client.artifacts.upload(given).name)
+        if self._client is None and JOB in os.environ:
+            return f"artifacts/{Path(given).name}"
+        return given
+
+    def card(self, name: str) -> Card:
+        return describe(name, self._common.server, self._client)
+
+
+def describe(name: str, server: str | None, client: Any = None) -> Card:
+    """The card of a method here or on a server."""
+    if client is not None:
+        card: Card = client.show(name)
+        return card
+    if server is None:
+        return catalog.describe(name)
+    from pickaxe_services import connect
+
+    with connect(server) as connected:
+        return describe(name, server, connected)
+
+
+@contextmanager
+def door(common: Common) -> Iterator[Door]:
+    """The door that the command line asks for, closed at the end."""
+    with ExitStack() as stack:
+        if common.server is not None:
+            from pickaxe_services import connect
+
+            yield Door(common, None, stack.enter_context(connect(common.server)))
+            return
+        root = os.environ.get("PICKAXE_ROOT") if JOB in os.environ else None
+        host = Host(
+            device=common.device,
+            threads=common.threads,
+            memory_budget=_size(common.memory_budget),
+            state=common.state,
+            resources=common.resources,
+            artifacts=Path(root) / "artifacts" if root else None,
+        )
+        stack.callback(host.close)
+        yield Door(common, host, None)
+
+
+def _size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
+    except pydantic.ValidationError:
+        raise InvalidParams("--memory-budget", f"is no size such as 512MiB or 4GiB (got {text!r})") from None
+
+
+@contextmanager
+def running(common: Common) -> Iterator[Call]:
+    """The call of this command.  Ctrl-C and SIGTERM stop the model run in flight, then the command."""
+    call = Call(timeout=common.timeout, seed=common.seed, budget=common.budget)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # In a thread: the interrupted code may hold the call's lock.
+        threading.Thread(target=call.cancel, daemon=True).start()
+        if number == signal.SIGTERM:
+            raise SystemExit(128 + number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield call
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield call
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def source(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    reading: Reading,
+    reads: tuple[InputField, ...] = (),
+    *,
+    once: bool = False,
+    quarantine: Path | None = None,
+) -> Source:
+    """The items of input files, checked for the fields that the method reads."""
+    return Source(
+        inputs,
+        format=reading.format,
+        layout=Layout(reading.text_field, reading.id_field, reading.fields, reading.rename),
+        on_error=reading.on_error,  # type: ignore[arg-type]
+        quarantine=reading.quarantine or quarantine,
+        check=_check(reads) if reads else None,
+        once=once,
+    )
+
+
+def _check(reads: tuple[InputField, ...]) -> Check:
+    def check(item: Item, where: str) -> Iterable[Violation]:
+        return violations(item, reads, where)
+
+    return check
+
+
+def require_role(card: Card, role: str) -> None:
+    """Raise `WrongRole` unless the method fills the role."""
+    if role not in card.roles:
+        raise WrongRole(
+            f"{card.name!r} is no {role}; it is a {' and a '.join(card.roles)}",
+            metadata={"method": card.name, "role": role, "roles": ",".join(card.roles)},
+        )

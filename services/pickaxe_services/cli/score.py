@@ -1,0 +1,160 @@
+"""`pickaxe score`: any number of items, in constant memory, durable and resumable where the method allows it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pickaxe.call import Call
+from pickaxe.data import Item, Scores
+from pickaxe.errors import AlreadyExists
+from pickaxe.io.readers import Source
+from pickaxe.io.resume import Output, beside, output, write_durably
+from pickaxe.io.rows import group_rows, score_rows
+from pickaxe.io.writers import encoding, score_columns
+from pickaxe.method import Card
+from pickaxe_services.cli import console
+from pickaxe_services.cli.door import Door, door, require_role, running, source
+from pickaxe_services.cli.options import Common, Reading, common, reading
+
+
+@click.command("score")
+@click.argument("method")
+@click.option("--input", "-i", "inputs", multiple=True, required=True, metavar="PATH", help="Files, patterns, or -.")
+@click.option("--output", "-o", "out", default="-", show_default=True, metavar="PATH", help="Where the rows go.")
+@click.option("--summary", type=click.Path(path_type=Path, dir_okay=False), help="Write what belongs to the run here.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished output.")
+@click.option("--restart", is_flag=True, help="Drop an unfinished run instead of going on with it.")
+@reading
+@common
+def command(
+    shared: Common,
+    method: str,
+    inputs: tuple[str, ...],
+    out: str,
+    summary: Path | None,
+    overwrite: bool,
+    restart: bool,
+    reading: Reading,
+) -> None:
+    """Score items with METHOD: one row per item, the id and the method's columns.
+
+    \b
+      pickaxe score zip-fit --artifact art --input corpus.jsonl --output scores.jsonl
+      pickaxe score min-k-prob --set k=0.3 -i 'shards/*.jsonl.zst' -o scores.parquet
+      cat corpus.jsonl | pickaxe score min-k-prob -i - | head
+
+    The output's suffix names its format: .jsonl, .csv or .tsv (each also .gz or .zst) or .parquet.  Methods that
+    look at one item at a time read inputs larger than memory, and a run that was killed goes on where it was when
+    the same command is given again: the finished file is the same, byte for byte.
+    """
+    quarantine = beside(Path(out), ".quarantine") if out != "-" and reading.on_error == "quarantine" else None
+    kept = reading.quarantine or quarantine
+    with door(shared) as opened, running(shared) as call:
+        card = opened.card(method)
+        require_role(card, "scorer")
+        handle = opened.open(method, "scorer")
+        items = source(inputs, reading, card.reads, once=True, quarantine=quarantine)
+        request = _request(opened, shared, card, handle, items, reading) if card.scope == "item" else None
+        _keep(kept, overwrite or restart or (request is not None and beside(Path(out), ".partial").exists()))
+        begun = time.monotonic()
+        with output(out, encoding(out), request=request, overwrite=overwrite, restart=restart) as file:
+            if file.resumed:
+                console.note(f"goes on after {file.resumed} items", shared.quiet)
+            last = _write(handle, items, file, call, shared, card)
+        if summary is not None:
+            write_durably(summary, json.dumps(_summary(shared, card, file, items, last), indent=1).encode() + b"\n")
+    _tell(file, items, time.monotonic() - begun, out, shared)
+
+
+def _keep(path: Path | None, ours: bool) -> None:
+    """Refuse to overwrite a file that another run (or another program) put aside."""
+    if path is not None and path.exists() and not ours:
+        raise AlreadyExists(f"{str(path)!r} exists: move it away, or give --overwrite", metadata={"path": path})
+
+
+def _request(
+    opened: Door, shared: Common, card: Card, handle: Any, items: Source, reading: Reading
+) -> dict[str, Any] | None:
+    """All that decides about the bytes of the output; None when the input cannot be read again."""
+    identity = items.identity()
+    if identity is None:
+        return None
+    return {
+        "input": identity,
+        "method": f"{card.name} {card.version}",
+        "params": dict(shared.params) if opened.remote else handle.params.model_dump(mode="json"),
+        "artifact": shared.artifact if opened.remote else handle.artifact.digest if handle.artifact else None,
+        "seed": shared.seed,
+        **reading.identity(),
+    }
+
+
+def scored(handle: Any, card: Card, items: Iterator[Item], call: Call) -> Iterator[tuple[list[str], Scores]]:
+    """Ids and scores of consecutive stretches; one stretch for methods that see all items at once."""
+    ids: deque[str] = deque()
+
+    def noted() -> Iterator[Item]:
+        for item in items:
+            ids.append(item.id)
+            yield item
+
+    results = handle.stream(noted(), call=call) if card.scope == "item" else iter([handle.score(noted(), call=call)])
+    for scores in results:
+        yield [ids.popleft() for _ in range(len(scores))], scores
+
+
+def _write(handle: Any, items: Source, file: Output, call: Call, shared: Common, card: Card) -> Scores | None:
+    """Score and write everything; the last stretch's scores, which for one-stretch methods are all."""
+    last: Scores | None = None
+    records = items.records(start=file.done)
+    with console.bar(f"score {card.name}", shared.quiet or file.path == Path("-")) as bar:
+        for ids, scores in scored(handle, card, (record.item for record in records), call):
+            if last is None:
+                file.begin(score_columns(scores.schema, bool(scores.segments)))
+            last = scores
+            file.append(score_rows(ids, scores))
+            bar.update(items.meter.read, items.meter.total, items=file.done)
+    if last is None:
+        file.begin(score_columns(handle.columns, False))
+    return last
+
+
+def _summary(shared: Common, card: Card, file: Output, items: Source, last: Scores | None) -> dict[str, Any]:
+    whole = last if card.scope != "item" else None
+    schema = last.schema if last is not None else card.columns
+    return {
+        "method": card.name,
+        "version": card.version,
+        "params": dict(shared.params),
+        "artifact": shared.artifact or "",
+        "rows": file.done,
+        "skipped": items.skipped,
+        "columns": [
+            {"name": each.name, "dtype": each.dtype, "unit": each.unit, "direction": each.direction, "doc": each.doc}
+            for each in schema
+        ],
+        "summary": dict(whole.summary) if whole else {},
+        "groups": group_rows(whole) if whole else [],
+    }
+
+
+def _tell(file: Output, items: Source, seconds: float, out: str, shared: Common) -> None:
+    made = file.done - file.resumed
+    if items.skipped:
+        first = "; ".join(str(each) for each in items.broken[:3])
+        console.note(f"{items.skipped} broken records left out: {first}", shared.quiet)
+    if out == "-":
+        return
+    if shared.json:
+        numbers = {"rows": file.done, "resumed": file.resumed, "skipped": items.skipped, "seconds": round(seconds, 3)}
+        console.emit({"output": out, **numbers})
+    else:
+        rate = f", {made / seconds:.0f}/s" if made and seconds > 0 else ""
+        console.note(f"scored {made} items in {seconds:.1f} s{rate} -> {out}", shared.quiet)
