@@ -19,48 +19,54 @@ class Batch:
 
     def __init__(self, network: Network, rows: int, capacity: int) -> None:
         self._network = network
-        self._cache = KV.empty(network.architecture, rows, capacity, network.dtype)
-        self._lengths = np.zeros(rows, np.int64)
-        self.active = 0
+        self._rows = rows
+        self._memory = KV.empty(network.architecture, rows, capacity, network.dtype).tensors
+        self._cache = self._view([])
+
+    @property
+    def active(self) -> int:
+        return self._cache.rows
 
     @property
     def full(self) -> bool:
-        return self.active == len(self._lengths)
+        return self.active == self._rows
 
     def join(self, prompt: KV) -> int:
         """Add the one row of `prompt`; returns its number."""
         row, length = self.active, prompt.width
         self._reserve(length)
-        for target, source in zip(self._cache.tensors, prompt.tensors, strict=True):
+        for target, source in zip(self._memory, prompt.tensors, strict=True):
             target[row, :, :length] = source[0, :, :length]
-        self._lengths[row] = length
-        self.active += 1
+        self._cache = self._view([*self._cache.lengths, length])
         return row
 
     def leave(self, row: int) -> int:
         """Remove a row: the last one takes its number.  Returns the number which that one had."""
         last = self.active - 1
+        lengths = self._cache.lengths.copy()
         if row != last:
-            length = int(self._lengths[last])
-            for tensor in self._cache.tensors:
-                tensor[row, :, :length] = tensor[last, :, :length]
-            self._lengths[row] = length
-        self.active = last
+            for tensor in self._memory:
+                tensor[row, :, : lengths[last]] = tensor[last, :, : lengths[last]]
+            lengths[row] = lengths[last]
+        self._cache = self._view(lengths[:last])
         return last
 
     def step(self, tokens: Sequence[int], call: Call | None = None) -> np.ndarray:
         """Append one token to every active row; float32 logits (active, vocab) of what may follow."""
         count = self.active
-        self._reserve(int(self._lengths[:count].max()) + 1)
-        cache = KV([tensor[:count] for tensor in self._cache.tensors], self._lengths[:count])
+        self._reserve(self._cache.width + 1)
         ids = np.asarray(tokens, dtype=np.int64)[:, None]
-        hidden, longer = self._network.read(ids, np.ones(count, np.int64), cache, np.arange(count), call=call)
-        logits = self._network.logits(hidden, call)
-        self._lengths[:count] = longer.lengths
-        return logits
+        ones = np.ones(count, np.int64)
+        hidden, self._cache = self._network.read(ids, ones, self._cache, np.arange(count), call=call)
+        return self._network.logits(hidden, call)
+
+    def _view(self, lengths: Sequence[int] | np.ndarray) -> KV:
+        return KV([tensor[: len(lengths)] for tensor in self._memory], lengths)
 
     def _reserve(self, length: int) -> None:
         """Room for rows of this length; grows by half at least, so that growing stays rare."""
-        capacity = self._cache.capacity
+        capacity = self._memory[0].shape[2]
         if length > capacity:
-            self._cache = self._cache.resized(max(length, min(capacity * 3 // 2, self._network.architecture.context)))
+            wanted = max(length, min(capacity * 3 // 2, self._network.architecture.context))
+            self._memory = KV(self._memory, np.full(self._rows, capacity)).resized(wanted).tensors
+            self._cache = self._view(self._cache.lengths)

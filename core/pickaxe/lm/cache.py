@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +25,9 @@ class _Buffer:
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
+        self.lock = threading.Lock()
+        self.native: list[Any] | None = None
+        """The tensors as ONNX Runtime's values, kept by the network that made them."""
         self.views: weakref.WeakSet[KV] = weakref.WeakSet()
 
 
@@ -41,9 +45,7 @@ class KV:
         self._buffer.views.add(self)
 
     @classmethod
-    def empty(
-        cls, architecture: Architecture, rows: int, capacity: int, dtype: type[np.floating] = np.float32
-    ) -> KV:
+    def empty(cls, architecture: Architecture, rows: int, capacity: int, dtype: type[np.floating] = np.float32) -> KV:
         """Room for `capacity` tokens in each row, none used."""
         shape = (rows, architecture.kv_heads, capacity, architecture.head_size)
         return cls([np.zeros(shape, dtype) for _ in range(2 * architecture.layers)], np.zeros(rows))
@@ -76,6 +78,12 @@ class KV:
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    def native(self, make: Callable[[np.ndarray], Any]) -> list[Any]:
+        """The memory as ONNX Runtime's values, made once."""
+        if self._buffer.native is None:
+            self._buffer.native = [make(tensor) for tensor in self.tensors]
+        return self._buffer.native
+
     def keys(self, layer: int) -> np.ndarray:
         """(rows, kv_heads, width, head_size), rotated; slots at or beyond a row's length hold anything."""
         return self.tensors[2 * layer][:, :, : self.width]
@@ -86,20 +94,18 @@ class KV:
 
     # ------------------------------------------------------------ growing
 
-    def with_room(self, tokens: int, spare: int = 0) -> KV:
-        """This cache, or a copy of it, with room for that many tokens more per row that nobody else uses.
+    def extended(self, counts: np.ndarray, reach: int, spare: int = 0) -> KV:
+        """A cache with `counts` more tokens per row, still to be written, and free memory up to slot `reach`.
 
-        A copy gets room for `spare` tokens beyond, so that the next steps need none.
+        It lies in this cache's free room unless another living cache has tokens there; then it is a copy with
+        room for `spare` tokens beyond, so that the next steps need none.
         """
-        needed = self.width + tokens
-        others = (view for view in self._buffer.views if view is not self)
-        if needed <= self.capacity and not any((view.lengths > self.lengths).any() for view in others):
-            return self
-        return self._copy(np.arange(self.rows), needed + spare)
-
-    def extended(self, counts: np.ndarray) -> KV:
-        """The same memory after `counts` tokens were written into each row's free room."""
-        return KV(self._buffer, self.lengths + counts)
+        with self._buffer.lock:  # of two threads that extend the same prefix, one gets the room
+            others = (view for view in self._buffer.views if view is not self)
+            if reach <= self.capacity and not any((view.lengths > self.lengths).any() for view in others):
+                return KV(self._buffer, self.lengths + counts)
+        copy = self.resized(reach + spare)
+        return KV(copy._buffer, self.lengths + counts)
 
     # ------------------------------------------------------------ reshaping
 
@@ -156,7 +162,7 @@ class KV:
             for target, source in zip(result.tensors, part.tensors, strict=True):
                 for row, (start, length) in enumerate(zip(result.lengths, part.lengths, strict=True)):
                     target[row, :, start : start + length] = source[row, :, :length]
-            result = result.extended(part.lengths)
+            result = KV(result._buffer, result.lengths + part.lengths)
         return result
 
     def resized(self, capacity: int) -> KV:
@@ -196,9 +202,7 @@ class KV:
             raise ArtifactCorrupt(f"{path} is not a saved cache: {error}", metadata={"path": path}) from error
 
 
-def rotate(
-    keys: np.ndarray, positions: np.ndarray, architecture: Architecture, inverse: bool = False
-) -> np.ndarray:
+def rotate(keys: np.ndarray, positions: np.ndarray, architecture: Architecture, inverse: bool = False) -> np.ndarray:
     """Apply the rotary embedding to keys (…, tokens, head_size) at positions (tokens,), or take it off.
 
     Takes a cache's keys to before rotary and back; also moves keys from one position to another.

@@ -56,15 +56,11 @@ class _Writer:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
 
-    def node(
-        self, op: str, inputs: list[str], outputs: str | list[str], domain: str = "", **attributes: Any
-    ) -> str:
+    def node(self, op: str, inputs: list[str], outputs: str | list[str], domain: str = "", **attributes: Any) -> str:
         """Add a node; returns the name of its first output."""
         names = [outputs] if isinstance(outputs, str) else outputs
         kept = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(
-            self.onnx.helper.make_node(op, inputs, names, name=f"{op}:{names[0]}", domain=domain, **kept)
-        )
+        self.nodes.append(self.onnx.helper.make_node(op, inputs, names, name=f"{op}:{names[0]}", domain=domain, **kept))
         return names[0]
 
     def constant(self, name: str, array: np.ndarray) -> str:
@@ -100,9 +96,7 @@ class _Writer:
 
     def save(self, path: Path) -> None:
         helper = self.onnx.helper
-        graph = helper.make_graph(
-            self.nodes, path.stem, self.inputs, self.outputs, list(self.initializers.values())
-        )
+        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, list(self.initializers.values()))
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="pickaxe")
         path.write_bytes(model.SerializeToString())
@@ -220,9 +214,7 @@ class _Decoder:
         if self.precision in ("fp32", "fp16"):
             return self.writer.node("Gather", [self._tensor("embedding"), "input_ids"], "embedded")
         stored = _Lazy(lambda: quantise(self.tensors.tensor("embedding"), 8))
-        packed = self.writer.weight(
-            "embedding.packed", lambda: stored().packed.reshape(self.architecture.vocab, -1)
-        )
+        packed = self.writer.weight("embedding.packed", lambda: stored().packed.reshape(self.architecture.vocab, -1))
         scales = self.writer.weight("embedding.scales", lambda: stored().scales)
         return self.writer.node(
             "GatherBlockQuantized",
@@ -244,13 +236,17 @@ class _Decoder:
         attended = self._attention(prefix, layer, normed)
         if layer == self.architecture.layers - 1:  # nobody reads further positions
             shape = writer.constant("flat", np.array([-1, self.architecture.width], np.int64))
-            flat = writer.constant("flat_heads", np.array([-1, self.architecture.heads * self.architecture.head_size], np.int64))
-            residual = writer.node("Gather", [writer.node("Reshape", [residual, shape], "residual_flat"), "rows"], "residual_rows")
-            attended = writer.node("Gather", [writer.node("Reshape", [attended, flat], "attended_flat"), "rows"], "attended_rows")
+            flat = writer.constant(
+                "flat_heads", np.array([-1, self.architecture.heads * self.architecture.head_size], np.int64)
+            )
+            residual = writer.node(
+                "Gather", [writer.node("Reshape", [residual, shape], "residual_flat"), "rows"], "residual_rows"
+            )
+            attended = writer.node(
+                "Gather", [writer.node("Reshape", [attended, flat], "attended_flat"), "rows"], "attended_rows"
+            )
         projected = self._linear(f"{prefix}o", attended, f"{prefix}o_out")
-        residual, normed = self._norm(
-            f"{prefix}mlp_norm", residual, projected, self._tensor(f"{prefix}mlp_norm")
-        )
+        residual, normed = self._norm(f"{prefix}mlp_norm", residual, projected, self._tensor(f"{prefix}mlp_norm"))
         return residual, self._mlp(prefix, normed)
 
     def _norm(self, name: str, residual: str, branch: str, scale: str) -> tuple[str, str]:

@@ -85,20 +85,23 @@ class LM:
         if given.ndim != 2 or not given.size:
             raise InvalidItems("ids", f"have shape {given.shape}; must be (rows, tokens), neither of them 0")
         count, width = given.shape
+        self._check_ids(given)
         counts = np.full(count, width) if lengths is None else np.asarray(lengths, dtype=np.int64)
+        if counts.shape != (count,) or counts.min() < 1 or counts.max() > width:
+            raise InvalidParams("lengths", f"are {counts.tolist()}; must be {count} numbers in [1, {width}]")
         cache = past or KV.empty(self.network.architecture, count, width, self.network.dtype)
         if cache.rows != count:
             raise InvalidParams("past", f"has {cache.rows} rows, the ids have {count}")
         self._check_fit(int((cache.lengths + counts).max()))
+        if positions is not None and (np.min(positions) < 0 or np.max(positions) >= self.context_length):
+            raise InvalidParams("positions", f"must lie in [0, {self.context_length})")
         if bias is not None:
             bias = self._check_bias(bias, count, width, cache.width + width)
         rows, shape = _wanted(logits_at, counts, width)
         if bias is None and width > CHUNK and positions is None:
             hidden, cache = self._read_long(given, counts, cache, rows, call)
         else:
-            hidden, cache = self.network.read(
-                given, counts, cache, rows, positions=positions, bias=bias, call=call
-            )
+            hidden, cache = self.network.read(given, counts, cache, rows, positions=positions, bias=bias, call=call)
         if isinstance(logits_at, str) and logits_at == "none":
             return None, cache
         return self.network.logits(hidden, call).reshape(*shape, self.vocab_size), cache
@@ -113,7 +116,7 @@ class LM:
         self, ids: np.ndarray, counts: np.ndarray, cache: KV, rows: np.ndarray, call: Call | None
     ) -> tuple[np.ndarray, KV]:
         """In chunks, since the memory of attention grows with the square of what is read at once."""
-        cache = cache.with_room(ids.shape[1])
+        cache = cache.resized(cache.width + ids.shape[1])
         hidden = np.empty((len(rows), self.network.architecture.width), self.network.dtype)
         owner, place = np.divmod(rows, ids.shape[1])
         for start in range(0, ids.shape[1], CHUNK):
@@ -126,6 +129,10 @@ class LM:
             states, cache = self.network.read(np.ascontiguousarray(piece), read, cache, local, call=call)
             hidden[mine] = states
         return hidden, cache
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            raise InvalidItems("ids", f"must lie in [0, {self.vocab_size}), the vocabulary of {self.name!r}")
 
     def _check_fit(self, tokens: int) -> None:
         if tokens > self.context_length:

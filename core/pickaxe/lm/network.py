@@ -77,34 +77,37 @@ class Network:
         if not self.ragged and ids.shape[0] > 1 and ids.shape[1] > 1 and past.width:
             return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
         session = self._body if bias is None else self._biased
-        past = past.with_room(ids.shape[1], SPARE)
-        ends = past.lengths + counts
-        total = int(ends.max()) if bias is None else bias.shape[3]
+        longer = past.extended(counts, past.width + ids.shape[1], SPARE)
+        total = past.width + ids.shape[1]
         feeds: dict[str, np.ndarray] = {
             "input_ids": ids,
             "position_ids": np.ascontiguousarray(positions, dtype=np.int64),
             "rows": rows,
-            "seqlens_k": (ends - 1).astype(np.int32),
-            "total_sequence_length": np.array(max(total, ids.shape[1]), np.int32),
+            "seqlens_k": (longer.lengths - 1).astype(np.int32),
+            "total_sequence_length": np.array(total, np.int32),
         }
         if self.ragged:
             feeds["query_seqlens"] = counts.astype(np.int32)
         if bias is not None:
             feeds["attention_bias"] = np.ascontiguousarray(bias, dtype=self.dtype)
-        return self._run(session, feeds, past, call), past.extended(counts)
+        return self._run(session, feeds, longer, call), longer
 
-    def _run(self, session: Session, feeds: dict[str, np.ndarray], past: KV, call: Call | None) -> np.ndarray:
-        """Run with past and present in the same memory; returns the hidden states."""
-        names = [f"{kind}.{layer}" for layer in range(past.layers) for kind in ("key", "value")]
-        tensors = [session.ort_value(tensor) for tensor in past.tensors]
-        given = {f"past_{name}": tensor for name, tensor in zip(names, tensors, strict=True)}
-        written = {f"present_{name}": tensor for name, tensor in zip(names, tensors, strict=True)}
-        hidden = session.run_values({**feeds, **given}, {"hidden": None, **written}, call)[0]
-        if self.runtime.is_cuda:  # on a CPU the tensors share the cache's memory
-            for target, tensor in zip(past.tensors, tensors, strict=True):
-                target[...] = tensor.numpy()
-        result: np.ndarray = hidden.numpy()
-        return result
+    def _run(self, session: Session, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
+        """Run with past and present in the memory of `cache`; returns the hidden states."""
+        tensors = cache.native(session.ort_value)
+        hidden = np.empty((len(feeds["rows"]), self.architecture.width), self.dtype)
+        target = session.ort_value(hidden)
+        given = dict(zip(self._cache_names("past"), tensors, strict=True))
+        written = dict(zip(self._cache_names("present"), tensors, strict=True))
+        session.bind({**feeds, **given}, {"hidden": target, **written}).run(call)
+        if self.runtime.is_cuda:  # on a CPU the values share the arrays' memory
+            for array, tensor in zip([hidden, *cache.tensors], [target, *tensors], strict=True):
+                array[...] = tensor.numpy()
+        return hidden
+
+    def _cache_names(self, time: str) -> list[str]:
+        layers = range(self.architecture.layers)
+        return [f"{time}_{kind}.{layer}" for layer in layers for kind in ("key", "value")]
 
     def _read_row_by_row(
         self,
@@ -162,9 +165,7 @@ class Network:
         return np.stack([np.concatenate(column) for column in zip(*parts, strict=True)])
 
 
-def open_network(
-    store: ModelStore, runtime: Runtime, name: str, precision: str = "auto"
-) -> tuple[Network, Tokenizer]:
+def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str = "auto") -> tuple[Network, Tokenizer]:
     """The model of this name, converted on first use (which takes seconds and is kept on disk)."""
     chosen: Precision
     if precision == "auto":
@@ -173,6 +174,8 @@ def open_network(
         chosen = precision  # type: ignore[assignment]
     else:
         raise InvalidParams("precision", f"is {precision!r}; use auto, int4, int8, fp32 or fp16")
+    if chosen == "fp16" and not runtime.is_cuda:
+        raise InvalidParams("precision", "is fp16, which needs a GPU; use int8 or fp32 on a CPU")
     ragged = takes_query_lengths()
     key = f"{chosen}-{'ragged' if ragged else 'even'}-{FORMAT}"
 

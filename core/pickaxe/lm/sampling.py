@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +44,13 @@ class Draw:
         if self.temperature == 0:
             return np.array([np.argmax(logits)]), np.ones(1)
         weights = np.exp((logits - best) / np.float32(self.temperature))
-        if 0 < self.top_k < len(weights):
-            weights = _only(weights, np.argpartition(weights, -self.top_k)[-self.top_k :])
         if self.top_p < 1:
-            weights = _only(weights, _nucleus(weights, self.top_p))
-        ids = np.flatnonzero(weights)
+            ids = _nucleus(weights, self.top_k, self.top_p)
+        elif 0 < self.top_k < len(weights):
+            ids = _heaviest(weights, lambda candidates: len(candidates) >= self.top_k)[: self.top_k]
+        else:
+            ids = np.flatnonzero(weights)
+        ids = np.sort(ids)
         probabilities = weights[ids].astype(np.float64)
         return ids, probabilities / probabilities.sum()
 
@@ -61,27 +63,29 @@ class Draw:
         return int(ids[min(int(place), len(ids) - 1)])
 
 
-def _only(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    kept = np.zeros_like(weights)
-    kept[ids] = weights[ids]
-    return kept
+def _nucleus(weights: np.ndarray, top_k: int, share: float) -> np.ndarray:
+    """The fewest of the `top_k` heaviest ids (0: of all) that hold this share of those ids' weight."""
+    if 0 < top_k < len(weights):
+        kept = _heaviest(weights, lambda candidates: len(candidates) >= top_k)[:top_k]
+        wanted = share * weights[kept].sum(dtype=np.float64)
+    else:
+        wanted = share * weights.sum(dtype=np.float64)
+        kept = _heaviest(weights, lambda candidates: weights[candidates].sum(dtype=np.float64) >= wanted)
+    mass = np.cumsum(weights[kept], dtype=np.float64)
+    return kept[: int(np.searchsorted(mass, wanted, side="left")) + 1]
 
 
-def _nucleus(weights: np.ndarray, share: float) -> np.ndarray:
-    """The fewest ids, heaviest first (then by id), that hold this share of the weight.
+def _heaviest(weights: np.ndarray, enough: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Ids of positive weight, heaviest first (then by id): so many that there are enough of them, or all.
 
-    Sorts only as many of the heaviest as it takes: a vocabulary is long and a nucleus usually short.
+    Looks below ever smaller bounds instead of sorting the whole vocabulary, of which few ids matter.
     """
-    wanted = share * weights.sum(dtype=np.float64)
-    size = 64
+    bound = np.float32(1e-2)  # the heaviest weight is 1
     while True:
-        size = min(size, len(weights))
-        top = np.argpartition(weights, -size)[-size:]
-        top = top[np.lexsort((top, -weights[top]))]
-        mass = np.cumsum(weights[top], dtype=np.float64)
-        if mass[-1] >= wanted or size == len(weights):
-            return top[: int(np.searchsorted(mass, wanted, side="left")) + 1]
-        size *= 16
+        candidates = np.flatnonzero(weights > bound)
+        if bound == 0 or enough(candidates):
+            return candidates[np.argsort(-weights[candidates], kind="stable")]
+        bound = bound / 64 if bound > 1e-12 else np.float32(0)
 
 
 def logsumexp(logits: np.ndarray) -> np.ndarray:

@@ -37,6 +37,8 @@ def score_tokens(
 
 def _check_fit(lm: LM, arrays: Sequence[np.ndarray]) -> None:
     for item, tokens in enumerate(arrays):
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= lm.vocab_size):
+            raise InvalidItems(f"items[{item}]", f"has token ids outside [0, {lm.vocab_size})")
         if len(tokens) > lm.context_length:
             raise DoesNotFit(
                 f"item {item} has {len(tokens)} tokens, model {lm.name!r} takes {lm.context_length}: cut it or "
@@ -55,9 +57,7 @@ def _groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _score_group(
-    network: Network, arrays: Sequence[np.ndarray], call: Call | None, moments: bool
-) -> list[np.ndarray]:
+def _score_group(network: Network, arrays: Sequence[np.ndarray], call: Call | None, moments: bool) -> list[np.ndarray]:
     """All rows from their first token, in chunks whose borders are the same for every row and batch."""
     ids, lengths = pad(arrays)
     cache = KV.empty(network.architecture, len(ids), ids.shape[1], network.dtype)
