@@ -1,0 +1,1 @@
+"""Methods that find documents, and methods that judge how well documents were found."""

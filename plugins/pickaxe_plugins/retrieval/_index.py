@@ -1,0 +1,184 @@
+"""The index of `chronicles` on disk: texts, windows, BM25 scores and embeddings in plain files.
+
+documents.jsonl   one {"id", "text", "title"} a line        offsets.npy   (n + 1,) bytes where lines start
+ids.json          n document ids                            windows.npy   (m, 3) document, start, end (characters)
+vocabulary.json, bm25_{data,indices,indptr}.npy             embeddings.npy (m, d) float32, rows of length 1
+matrix.npy        the fitted W, if there is one
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pickaxe import Call, Item, Progress
+from pickaxe.artifact import Artifact, ArtifactWriter
+from pickaxe.errors import ArtifactMismatch, InvalidItems
+from pickaxe_plugins.retrieval._bm25 import Bm25
+from pickaxe_plugins.retrieval._customise import normalised
+from pickaxe_plugins.retrieval._windows import chunks, words
+
+BATCH = 256
+"""Windows that are embedded in one go."""
+
+
+@dataclass
+class IndexBuilder:
+    """Reads documents once and writes the index; `sparse` and `encoder` say which parts it gets."""
+
+    out: ArtifactWriter
+    size: int
+    stride: int
+    stop_words: frozenset[str]
+    sparse: bool
+    encoder: Any
+    call: Call
+    _ids: list[str] = field(default_factory=list)
+    _windows: list[tuple[int, int, int]] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _tokens: list[np.ndarray] = field(default_factory=list)
+    _pending: list[str] = field(default_factory=list)
+    _embeddings: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, documents: Iterable[Item]) -> Iterator[Progress]:
+        """Take in the documents, embedding their windows batch by batch."""
+        offsets = [0]
+        with self.out.file("documents.jsonl").open("wb") as stream:
+            for document in documents:
+                text = document.text or ""
+                title = document.get("title")
+                record = {"id": document.id, "text": text, "title": title if isinstance(title, str) else ""}
+                stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                offsets.append(stream.tell())
+                self._cut(text)
+                self._ids.append(document.id)
+                if len(self._ids) % BATCH == 0:
+                    self.call.check()
+                    self._embed(BATCH)
+                    yield Progress("index", len(self._ids))
+        if not self._ids:
+            raise InvalidItems("documents", "are none: an index needs at least one document")
+        self._embed(1)
+        yield Progress("index", len(self._ids), len(self._ids))
+        self.out.write_array("offsets.npy", np.array(offsets, np.int64))
+
+    def finish(self, k1: float, b: float) -> None:
+        """Write everything that is known only after the last document."""
+        self.out.write_json("ids.json", self._ids)
+        self.out.write_array("windows.npy", np.array(self._windows, np.int64))
+        if self.sparse:
+            bm25 = Bm25.build(self._tokens, list(self._numbers), k1, b)
+            self.out.write_json("vocabulary.json", sorted(bm25.vocabulary, key=bm25.vocabulary.__getitem__))
+            for name in ("data", "indices", "indptr"):
+                self.out.write_array(f"bm25_{name}.npy", getattr(bm25, name))
+        if self.encoder is not None:
+            self.out.write_array("embeddings.npy", np.concatenate(self._embeddings))
+        self.out.notes |= {
+            "documents": len(self._ids),
+            "windows": len(self._windows),
+            "encoded_texts": sum(map(len, self._embeddings)),
+        }
+
+    def _cut(self, text: str) -> None:
+        found = words(text)
+        spans = chunks(text, self.size, self.stride, len(found))
+        for row, (start, end) in enumerate(spans):
+            self._windows.append((len(self._ids), start, end))
+            if self.encoder is not None:
+                self._pending.append(text[start:end])
+            if self.sparse:
+                first = row * self.stride
+                kept = (word for word in found[first : first + self.size] if word not in self.stop_words)
+                numbers = [self._numbers.setdefault(word, len(self._numbers)) for word in kept]
+                self._tokens.append(np.array(numbers, np.int64))
+
+    def _embed(self, least: int) -> None:
+        while len(self._pending) >= least:
+            batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+            vectors = np.asarray(self.encoder.encode(batch, self.call), np.float32)
+            self._embeddings.append(normalised(vectors).astype(np.float32))
+
+
+class OpenIndex:
+    """An index as it lies on disk; each part is read when it is first used."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self.ids: list[str] = artifact.read_json("ids.json")
+        windows = artifact.read_array("windows.npy")
+        self.spans = windows[:, 1:]
+        self.starts = np.searchsorted(windows[:, 0], np.arange(len(self.ids) + 1))
+        """Windows [starts[i], starts[i + 1]) belong to document i."""
+        order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
+        self.by_rank = np.array(order)
+        """Documents in the order of their ids, which is the order of equal scores."""
+        self.rank = np.argsort(self.by_rank)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        return dict(self._artifact.notes)
+
+    @cached_property
+    def bm25(self) -> Bm25:
+        self._require("bm25_data.npy", "BM25 scores")
+        names: list[str] = self._artifact.read_json("vocabulary.json")
+        data, indices, indptr = (
+            self._artifact.read_array(f"bm25_{part}.npy") for part in ("data", "indices", "indptr")
+        )
+        return Bm25({name: row for row, name in enumerate(names)}, len(self.spans), data, indices, indptr)
+
+    @property
+    def has_matrix(self) -> bool:
+        return self._artifact.has("matrix.npy")
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """The fitted W, (d, e) float32."""
+        self._require("matrix.npy", "matrix W")
+        return self._artifact.read_array("matrix.npy")
+
+    @cached_property
+    def plain(self) -> np.ndarray:
+        """(windows, d) float32, rows of length 1."""
+        self._require("embeddings.npy", "embeddings")
+        return self._artifact.read_array("embeddings.npy")
+
+    @cached_property
+    def customised(self) -> np.ndarray:
+        """The same after W, rows of length 1 again."""
+        return normalised(self.plain @ self.matrix).astype(np.float32)
+
+    def _require(self, file: str, what: str) -> None:
+        if not self._artifact.has(file):
+            mode = self._artifact.manifest["params"].get("mode")
+            raise ArtifactMismatch(
+                f"the index {str(self._artifact.path)!r} was made with mode={mode!r} and has no {what}: "
+                "index the documents again in the mode you search in",
+                metadata={"artifact": self._artifact.path, "wanted": what},
+            )
+
+    def per_document(self, scores: np.ndarray) -> np.ndarray:
+        """(…, windows) to (…, documents): the best window's score."""
+        if len(self.ids) == len(self.spans):
+            return scores
+        return np.asarray(np.maximum.reduceat(scores, self.starts[:-1], axis=-1))
+
+    def best_window(self, document: int, scores: np.ndarray) -> int:
+        """The window of the document with the highest of one query's (windows,) scores."""
+        start, end = self.starts[document], self.starts[document + 1]
+        return int(start + np.argmax(scores[start:end]))
+
+    def records(self, documents: Sequence[int]) -> list[dict[str, str]]:
+        """The stored documents: "id", "text" and "title"."""
+        offsets = self._artifact.read_array("offsets.npy")
+        with self._artifact.file("documents.jsonl").open("rb") as stream:
+            found = []
+            for document in documents:
+                stream.seek(int(offsets[document]))
+                found.append(json.loads(stream.readline()))
+        return found
