@@ -108,6 +108,7 @@ class MinKProb(Method[Params]):
     fit_reads = (*reads, InputField("label", "int64", "1 when the text was in the training data, else 0."))
     columns = (Column("min_k", "Mean log-probability of the least likely tokens.", "float64", "nats", nullable=True),)
     fitted = "optional"
+    stages = ("score", "calibrate")
     cost = "One forward pass over all tokens; a second one for lowercase, another model's for ref."
 
     def declared_columns(self) -> tuple[Column, ...]:

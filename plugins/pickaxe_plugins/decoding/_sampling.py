@@ -1,0 +1,73 @@
+"""Finished samples out of a stream of steps, in the order of their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from pickaxe.data import FinishReason
+
+if TYPE_CHECKING:
+    from pickaxe.lm import Step
+
+
+@dataclass
+class Sample:
+    """One continuation; `logprobs` are the model's own, natural."""
+
+    index: int
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = ""
+    answer: str = ""
+    score: float = math.nan
+    passed: bool | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def likelihood(self) -> float:
+        """Geometric mean of the tokens' probabilities: in [0, 1], so that votes can add it up."""
+        return math.exp(sum(self.logprobs) / len(self.logprobs))
+
+    def add(self, step: Step) -> None:
+        self.pieces.append(step.text)
+        self.token_ids.append(step.token_id)
+        self.logprobs.append(step.logprob)
+        self.finish_reason = step.finish_reason
+
+
+class InOrder:
+    """Samples as they are whole, lowest number first, whatever order they end in.
+
+    Handing them out in order makes every decision about stopping independent of how many run together.
+    """
+
+    def __init__(self, steps: Iterator[Step]) -> None:
+        self._steps = steps
+        self.tokens = 0
+        """Tokens drawn so far, those of unfinished samples too."""
+        self.begun = 0
+        """Samples begun so far."""
+
+    def close(self) -> None:
+        """End the generation, unfinished samples with it."""
+        cast("Generator[Step, None, None]", self._steps).close()
+
+    def __iter__(self) -> Iterator[Sample]:
+        growing: dict[int, Sample] = {}
+        following = 0
+        for step in self._steps:
+            self.tokens += 1
+            if step.sample not in growing:
+                growing[step.sample] = Sample(step.sample)
+                self.begun += 1
+            growing[step.sample].add(step)
+            while following in growing and growing[following].finish_reason:
+                yield growing.pop(following)
+                following += 1

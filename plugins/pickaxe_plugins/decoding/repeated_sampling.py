@@ -1,0 +1,341 @@
+"""Repeated sampling: many samples of one prompt, checked or voted on (arXiv 2407.21787)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pydantic
+from pydantic import Field
+
+import pickaxe
+from pickaxe import WHOLE_PROMPT, Call, Chunk, Example, InputField, Item, Method, MethodRef, Prompt, Sampling
+from pickaxe.errors import InvalidItems, InvalidParams
+from pickaxe.hooks import hookimpl
+from pickaxe.randomness import generator
+from pickaxe_plugins.decoding._answers import Extract, canonical, extract, same
+from pickaxe_plugins.decoding._cost import Prices
+from pickaxe_plugins.decoding._sampling import InOrder, Sample
+from pickaxe_plugins.decoding._selection import best_of_n, majority, weighted_majority
+
+if TYPE_CHECKING:
+    from pickaxe.handle import ScorerHandle
+    from pickaxe.lm import LM
+
+Select = Literal["majority", "best_of_n", "weighted"]
+Stopped = Literal["n", "first", "cost", "budget"]
+
+
+class Params(pickaxe.Params):
+    """Parameters of `repeated-sampling`."""
+
+    model: str = Field("lm", min_length=1, description="Alias or path of the causal language model.")
+    precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = Field(
+        "auto", description="Precision of its weights; auto is int8 on a CPU and fp16 on a GPU."
+    )
+    n: int = Field(1, ge=1, le=10_000, description="Samples per prompt; a request for more than one wins.")
+    temperature: float = Field(0.6, ge=0, allow_inf_nan=False, description="Where the request has none; 0 is greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Share of probability drawn from, where the request has none.")
+    max_tokens: int = Field(1024, ge=1, description="Most tokens of a sample, where the request has no limit.")
+    batch: int = Field(16, ge=1, le=1024, description="Samples decoded together; changes speed, not results.")
+    extract: Extract = Field("text", description="How the answer is taken out of a sample.")
+    pattern: str = Field("", max_length=500, description="Regular expression of extract=regex; its first group.")
+    select: Select = Field("majority", description="What selects a sample when no verifier passed one.")
+    verifier: Literal["reference"] | MethodRef | None = Field(
+        None, description="What passes a sample: a scorer, or the answer's equality with the field reference."
+    )
+    threshold: float = Field(0.5, description="Least score of the verifier's primary column that passes.")
+    stop_at_first: bool = Field(False, description="End at the first sample that the verifier passes.")
+    rater: MethodRef | None = Field(
+        None, description="Scorer for best_of_n and weighted; else the verifier's score, else the likelihood."
+    )
+    usd_per_m_input: float = Field(0, ge=0, description="Dollars per million prompt tokens.")
+    usd_per_m_output: float = Field(0, ge=0, description="Dollars per million output tokens.")
+    shared_prompt: bool = Field(True, description="Whether a prompt is paid once, not with every sample.")
+    max_cost: float | None = Field(None, gt=0, description="Dollars per prompt after which no sample is taken up.")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if (self.extract == "regex") != bool(self.pattern):
+            raise ValueError("extract=regex and pattern go together")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from None
+        if self.stop_at_first and self.verifier is None:
+            raise ValueError("stop_at_first needs a verifier")
+        if self.max_cost is not None and not (self.usd_per_m_input or self.usd_per_m_output):
+            raise ValueError("max_cost needs usd_per_m_input or usd_per_m_output")
+        return self
+
+
+class RepeatedSampling(Method[Params]):
+    """Draw many samples of a prompt and return the one that a verifier passes or a vote selects.
+
+    Every sample is a choice of its own with its answer and judgement; a record about the whole prompt names the
+    selected one.  Sample i depends on the seed, the prompt and i only.
+    """
+
+    title = "Large Language Monkeys: Scaling Inference Compute with Repeated Sampling"
+    paper = "arXiv:2407.21787"
+    version = 1
+    Params = Params
+    scope = "item"
+    reads = (
+        InputField("text", "text", "The prompt, where it has no messages.", False),
+        InputField("reference", "text", "The right answer, for verifier=reference.", False),
+    )
+    cost = "One reading of the prompt, then its samples decoded in batches on copies of its keys and values."
+
+    @classmethod
+    def example(cls) -> Example:
+        """Two short prompts for the small model that is shipped."""
+        return Example(
+            params={"model": "draft", "max_tokens": 8, "n": 3},
+            prompts=(Prompt("One and one is"), Prompt("The sky is", sampling=Sampling(n=2))),
+        )
+
+    @hookimpl
+    def decode(self, prompts: Sequence[Prompt], call: Call) -> Iterator[Chunk]:
+        if not prompts:
+            return
+        lm = self.host.lm(self.params.model, self.params.precision)
+        judge = _Judge(
+            self.params, self._scorer(self.params.verifier, "verifier"), self._scorer(self.params.rater, "rater")
+        )
+        judge.check(prompts)
+        asked = [_read(prompt, row, lm, self.params, call.seed) for row, prompt in enumerate(prompts)]
+        left = math.inf if call.budget is None else call.budget
+        for request in asked:
+            allowed = int(min(request.sampling.n, left))
+            run = _Run(self.params, judge, request, allowed, call)
+            yield from run.chunks(lm)
+            left -= len(run.samples)
+
+    def _scorer(self, ref: Literal["reference"] | MethodRef | None, field_name: str) -> ScorerHandle | None:
+        if ref is None or isinstance(ref, str):
+            return None
+        scorer = self.host.scorer(ref)
+        if scorer.opened.method.scope != "item":
+            raise InvalidParams(
+                field_name,
+                f"{ref.name!r} scores a {scorer.opened.method.scope} as a whole; name a scorer of item scope",
+            )
+        return scorer
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One prompt as token ids, with every open choice of sampling made."""
+
+    row: int
+    prompt: Prompt
+    ids: list[int]
+    sampling: Sampling
+
+
+def _read(prompt: Prompt, row: int, lm: LM, params: Params, seed: int) -> _Request:
+    """Samples are keyed by the prompt too, so that two prompts of a call do not share their luck."""
+    if prompt.messages:
+        ids = lm.tokenizer.encode_chat(prompt.messages)
+    elif prompt.text is not None:
+        ids = lm.tokenizer.encode(prompt.text, add_special=True)
+    else:
+        raise InvalidItems(f"prompts[{row}]", "has neither text nor messages")
+    ids = ids or _start(lm)
+    given = prompt.sampling
+    room = max(1, lm.context_length - len(ids))
+    own = generator(seed if given.seed is None else given.seed, "repeated-sampling", *ids)
+    sampling = Sampling(
+        max_tokens=min(params.max_tokens, room) if given.max_tokens is None else given.max_tokens,
+        temperature=params.temperature if given.temperature is None else given.temperature,
+        top_p=params.top_p if given.top_p is None else given.top_p,
+        top_k=given.top_k,
+        stop=given.stop,
+        seed=int(own.integers(2**63)),
+        n=given.n if given.n > 1 else params.n,
+    )
+    return _Request(row, prompt, ids, sampling)
+
+
+def _start(lm: LM) -> list[int]:
+    """What stands for an empty prompt: the token that begins a text, or else the one that ends the text before."""
+    return [lm.tokenizer.eos_ids[0] if lm.tokenizer.bos_id is None else lm.tokenizer.bos_id]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Takes answers out of samples, scores and passes them."""
+
+    params: Params
+    verifier: ScorerHandle | None
+    rater: ScorerHandle | None
+
+    @property
+    def by_reference(self) -> bool:
+        return self.params.verifier == "reference"
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise unless every prompt has what judging needs."""
+        for row, prompt in enumerate(prompts):
+            if self.by_reference and not isinstance(prompt.fields.get("reference"), str):
+                raise InvalidItems(
+                    f"prompts[{row}].fields.reference", "is missing: verifier=reference compares with it"
+                )
+
+    def judge(self, samples: Sequence[Sample], request: _Request, call: Call) -> None:
+        """Fill in answer, score and verdict."""
+        pattern = re.compile(self.params.pattern) if self.params.pattern else None
+        for each in samples:
+            each.answer = extract(each.text, self.params.extract, pattern)
+            each.score = each.likelihood
+        if self.verifier is not None:
+            for each, score in zip(samples, self._scores(self.verifier, samples, request, call), strict=True):
+                each.score, each.passed = score, score >= self.params.threshold
+        elif self.by_reference:
+            for each in samples:
+                each.passed = same(each.answer, str(request.prompt.fields["reference"]))
+        if self.rater is not None:
+            for each, score in zip(samples, self._scores(self.rater, samples, request, call), strict=True):
+                each.score = score
+
+    def _scores(self, scorer: ScorerHandle, samples: Sequence[Sample], request: _Request, call: Call) -> list[float]:
+        prompt = request.prompt
+        asked = prompt.text if prompt.text is not None else prompt.messages[-1].content
+        items = [
+            Item(f"{request.row}/{each.index}", each.text, {**prompt.fields, "prompt": asked, "answer": each.answer})
+            for each in samples
+        ]
+        found: list[float] = scorer.score(items, call=call).primary.astype(np.float64).tolist()
+        return found
+
+    def select(self, samples: Sequence[Sample]) -> tuple[int, str]:
+        """Place of the selected sample, and the rule that selected it."""
+        for place, each in enumerate(samples):
+            if each.passed:
+                return place, "verifier"
+        answers = [canonical(each.answer) for each in samples]
+        scores = np.array([each.score for each in samples])
+        match self.params.select:
+            case "majority":
+                place = majority(answers)
+            case "best_of_n":
+                place = best_of_n(np.where(np.isnan(scores), -np.inf, scores).tolist())
+            case "weighted":
+                place = weighted_majority(answers, np.nan_to_num(scores).tolist())
+        return place, self.params.select
+
+
+@dataclass
+class _Run:
+    """The samples of one prompt, handed out one by one, and what is said about them at the end."""
+
+    params: Params
+    judge: _Judge
+    request: _Request
+    allowed: int
+    call: Call
+    samples: list[Sample] = field(default_factory=list)
+    stopped: Stopped = "n"
+
+    def chunks(self, lm: LM) -> Iterator[Chunk]:
+        row = self.request.row
+        if self.allowed < self.request.sampling.n:
+            self.stopped = "budget"
+        if not self.allowed:
+            yield Chunk(row, 0, finish_reason="abstain")
+            yield Chunk(row, WHOLE_PROMPT, record=self._record(), usage=self._usage(None))
+            return
+        source = InOrder(lm.generate(self._generation(lm), self.call))
+        with closing(source):
+            for sample in self._judged(iter(source)):
+                self.samples.append(sample)
+                yield self._chunk(sample)
+                if self._enough(sample):
+                    break
+        yield Chunk(row, WHOLE_PROMPT, record=self._record(), usage=self._usage(source))
+
+    def _generation(self, lm: LM) -> Any:
+        from pickaxe.lm import Generation, TokenTrie
+
+        request = self.request
+        sampling = replace(request.sampling, n=self.allowed)
+        trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
+        return Generation(request.ids, sampling, allowed=trie, batch=self.params.batch)
+
+    def _judged(self, source: Iterator[Sample]) -> Iterator[Sample]:
+        """Samples with their verdicts: judged one by one where that may end the run, else in blocks."""
+        size = 1 if self.params.stop_at_first or self.params.max_cost is not None else self.params.batch
+        while block := list(islice(source, size)):
+            self.judge.judge(block, self.request, self.call)
+            yield from block
+
+    def _enough(self, sample: Sample) -> bool:
+        if self.params.stop_at_first and sample.passed:
+            self.stopped = "first"
+        elif self.params.max_cost is not None and self._usd() >= self.params.max_cost:
+            self.stopped = "cost"
+        else:
+            return False
+        return True
+
+    def _usd(self) -> float:
+        prices = Prices(len(self.request.ids), 1, self.params.usd_per_m_input, self.params.usd_per_m_output)
+        outputs = sum(len(each.token_ids) for each in self.samples)
+        prompts = 1 if self.params.shared_prompt else len(self.samples)
+        return prompts * prices.shared(0) + outputs * self.params.usd_per_m_output / 1e6
+
+    def _chunk(self, sample: Sample) -> Chunk:
+        return Chunk(
+            self.request.row,
+            sample.index,
+            sample.text,
+            tuple(sample.token_ids),
+            tuple(min(value, 0.0) for value in sample.logprobs),
+            {"answer": sample.answer, "score": sample.score, "passed": sample.passed},
+            sample.finish_reason,
+            {"completion_tokens": len(sample.token_ids)},
+        )
+
+    def _record(self) -> Mapping[str, Any]:
+        """Which sample was selected and why, and all answers, scores and verdicts by sample."""
+        record: dict[str, Any] = {
+            "selected": None,
+            "answer": None,
+            "text": None,
+            "rule": None,
+            "n": len(self.samples),
+            "asked": self.request.sampling.n,
+            "stopped": self.stopped,
+            "answers": [each.answer for each in self.samples],
+            "scores": [each.score for each in self.samples],
+            "passed": [each.passed for each in self.samples],
+            "output_tokens": [len(each.token_ids) for each in self.samples],
+            "prompt_tokens": len(self.request.ids),
+            "usd": self._usd(),
+        }
+        if self.samples:
+            place, rule = self.judge.select(self.samples)
+            chosen = self.samples[place]
+            record |= {"selected": chosen.index, "answer": chosen.answer, "text": chosen.text, "rule": rule}
+        return record
+
+    def _usage(self, source: InOrder | None) -> dict[str, float]:
+        n, prompt = len(self.samples), len(self.request.ids)
+        tokens = sum(len(each.token_ids) for each in self.samples)
+        drawn, begun = (source.tokens, source.begun) if source else (0, 0)
+        return {
+            "samples": n,
+            "prompt_tokens": prompt if begun else 0,
+            "completion_tokens": tokens,
+            "discarded_tokens": drawn - tokens,
+            "target_calls": 1 + drawn - begun if begun else 0,
+            "prefix_tokens_shared": max(0, begun - 1) * prompt,
+            "verifier_calls": n if self.params.verifier is not None else 0,
+        }
