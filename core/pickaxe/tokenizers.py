@@ -107,7 +107,11 @@ class Tokenizer:
     # ------------------------------------------------------------ text to ids
 
     def encode(self, text: str, add_special: bool = False, parse_special: bool = False) -> list[int]:
-        """Token ids; `add_special` adds what the model puts around a text ([CLS] …, a start token)."""
+        """Token ids; `add_special` adds what the model puts around a text ([CLS] …, a start token).
+
+        Bytes for which the vocabulary has no token are left out (in SmolLM2's, six control characters and the
+        unassigned planes above U+3FFFF).
+        """
         chosen = self._parsing if parse_special else self._plain
         ids: list[int] = chosen.encode(_sound(text), add_special_tokens=add_special).ids
         return ids

