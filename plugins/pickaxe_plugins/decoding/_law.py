@@ -59,9 +59,16 @@ def fit_law(ks: np.ndarray, coverage: np.ndarray, where: str = "coverage") -> La
     a, b = _start(ks, coverage)
     optimize = require("scipy.optimize", "scaling")
     with np.errstate(over="ignore", under="ignore"):
-        (a, b), _ = optimize.curve_fit(
-            _curve, ks, coverage, p0=(a, b), jac=_slopes, ftol=1e-14, xtol=1e-14, gtol=1e-14, maxfev=10_000
+        found = optimize.least_squares(
+            lambda law: _curve(ks, *law) - coverage,
+            (a, b),
+            lambda law: _slopes(ks, *law),
+            method="lm",
+            ftol=1e-14,
+            xtol=1e-14,
+            gtol=1e-14,
         )
+        a, b = found.x
         error = float(np.abs(_curve(ks, a, b) - coverage).mean())
     return Law(float(a), float(b), error, k_max)
 

@@ -89,10 +89,11 @@ def _picks(codes: np.ndarray, scores: np.ndarray | None) -> dict[str, np.ndarray
 def _by_appearance(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each row's codes renumbered 0.. by first appearance, and the position where number i first stands."""
     rows, k = codes.shape
-    where = np.full((rows, int(codes.max()) + 1), k)
-    everyone = np.arange(rows)[:, None]
-    where[everyone, codes[:, ::-1]] = np.arange(k)[::-1]  # a repeated target keeps the last write: the first place
-    firsts = where[everyone, codes]
+    width = int(codes.max()) + 1
+    flat = codes + np.arange(rows)[:, None] * width
+    where = np.full(rows * width, k)
+    np.minimum.at(where, flat.ravel(), np.tile(np.arange(k), rows))
+    firsts = where[flat]
     is_first = firsts == np.arange(k)
     number = np.cumsum(is_first, axis=1) - 1
     place = np.zeros((rows, k), np.int64)

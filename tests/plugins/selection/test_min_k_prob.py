@@ -42,12 +42,14 @@ def labelled(rng: np.random.Generator, n: int = 40, label_shift: float = 1.0) ->
 # ---------------------------------------------------------------- what must hold
 
 
+@settings(deadline=None)
 @given(logprob_lists)
 def test_the_whole_share_is_minus_nll(values: list[float]) -> None:
     found = pickaxe.scorer("min-k-prob", ratio=1.0, columns=("nll",)).score([item(values)])
     assert found["min_k"][0] == pytest.approx(-found["nll"][0])
 
 
+@settings(deadline=None)
 @given(logprob_lists)
 def test_min_k_never_falls_as_the_share_grows(values: list[float]) -> None:
     ratios = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -55,6 +57,7 @@ def test_min_k_never_falls_as_the_share_grows(values: list[float]) -> None:
     assert np.all(np.diff(means) >= -1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 0, allow_nan=False), min_size=1, max_size=40), st.randoms(use_true_random=False))
 def test_order_of_tokens_does_not_matter(values: list[float], random: object) -> None:
     shuffled = list(values)
@@ -65,6 +68,7 @@ def test_order_of_tokens_does_not_matter(values: list[float], random: object) ->
         assert first[name][0] == pytest.approx(second[name][0])
 
 
+@settings(deadline=None)
 @given(logprob_lists)
 def test_a_certain_token_changes_nothing_while_the_count_stays(values: list[float]) -> None:
     n = len(values)
@@ -131,7 +135,7 @@ def test_point_mass_has_no_surprise() -> None:
 # ---------------------------------------------------------------- ROC and calibration
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=30))
 def test_auc_is_the_pairwise_one_and_swapped_labels_mirror_it(pairs: list[tuple[int, bool]]) -> None:
     scores = np.array([score for score, _ in pairs], float)
