@@ -55,6 +55,11 @@ def _fits(found: str, wanted: str) -> bool:
     return found == wanted or (wanted == "float64" and found == "int64")
 
 
+def _all_texts(items: Items) -> bool:
+    """The check of nearly every call, without naming who fails it: a tenth of the time of `violations`."""
+    return all(type(item.text) is str for item in items)
+
+
 class Checked(Iterable[Item]):
     """Items that are checked as they pass; iterable again whenever the source is."""
 
@@ -107,6 +112,8 @@ class MethodHandle:
         """The items, once every declared field is there; raises `InvalidItems` with all violations."""
         items = as_items(values)
         fields = self.opened.method.reads
+        if all(each.name == each.kind == "text" and _all_texts(items) for each in fields):
+            return items
         found = [each for row, item in enumerate(items) for each in violations(item, fields, f"{label}[{row}]")]
         if found:
             raise InvalidItems(found)
@@ -189,6 +196,7 @@ class MethodHandle:
             method=self.name,
             method_version=opened.method.version,
             params=self.params.model_dump(mode="json"),
+            inputs={"seed": call.seed, "init_from": start.digest if (start := arguments.get("init_from")) else ""},
             references=opened.host.references,
             overwrite=overwrite,
         ) as writer:
