@@ -98,11 +98,17 @@ class Chronicles(Method[Params]):
 
     @classmethod
     def example(cls) -> Example:
+        documents = (
+            Item("rain", "The rain in Spain stays mainly in the plain."),
+            Item("tea", "Green tea is brewed at about 80 degrees, black tea with boiling water."),
+            Item("moon", "The Moon turns once on its axis for every orbit around the Earth."),
+        )
+        asked = ("Does it rain in the hills?", "When is water too hot for tea?", "Why do we see one side of the Moon?")
         return Example(
-            documents=(
-                Item("rain", "The rain in Spain stays mainly in the plain."),
-                Item("tea", "Green tea is brewed at about 80 degrees, black tea with boiling water."),
-                Item("moon", "The Moon turns once on its axis for every orbit around the Earth."),
+            params={"epochs": 3},
+            documents=documents,
+            examples=tuple(
+                Item(f"q{row}", question, {"gold": documents[row].text or ""}) for row, question in enumerate(asked)
             ),
             queries=(Item("q1", "How hot should water for green tea be?"), Item("q2", "Where does the rain stay?")),
         )

@@ -36,10 +36,13 @@ WEIGHTS_AT_ONCE = 2_000_000
 
 
 class Params(pickaxe.Params):
-    judge: Literal["given", "exact-match", "token-f1"] | MethodRef = Field(
+    judge: Literal["given", "exact-match", "token-f1"] = Field(
         "given",
-        description="Where scores come from: the field `score`; `answer` compared with `answers` by exact match or "
-        "token F1; or the primary column, in [0, 1], of a scorer.",
+        description="Where scores come from: the field `score`, or `answer` compared with `answers` by exact match "
+        "or token F1.",
+    )
+    judge_scorer: MethodRef | None = Field(
+        None, description="A scorer whose primary column, in [0, 1], judges instead; null: `judge` does."
     )
     ks: tuple[int, ...] = Field((3, 5, 7, 9), description="Cut-offs of recall.")
     mrr_at: int = Field(10, ge=1, description="Cut-off of the mean reciprocal rank.")
@@ -79,7 +82,7 @@ class RagRelative(Method[Params]):
         InputField("system", "text", "The system that answered."),
         InputField("reference_system", "text", "The system that answered with the gold chunk in its prompt."),
         InputField("question", "text", "The question's id; without it, the item's place within its system.", False),
-        InputField("score", "float64", "The judge's score in [0, 1]; wanted with judge='given'.", False),
+        InputField("score", "float64", "The judge's score in [0, 1]; wanted when judge is given.", False),
         InputField("answer", "text", "The system's answer; wanted by the other judges.", False),
         InputField("answers", "texts", "Right answers; wanted by the other judges.", False),
         InputField("rank_of_gold", "int64", "Rank of the gold chunk, 0: not retrieved; absent: no gold chunk.", False),
@@ -210,9 +213,9 @@ class RagRelative(Method[Params]):
 
     def _judged(self, items: Items, call: Call) -> np.ndarray:
         """Each item's score, float64 in [0, 1]."""
-        judge = self.params.judge
-        if isinstance(judge, MethodRef):
-            scores = np.asarray(self.host.scorer(judge).score(items, call=call).primary, np.float64)
+        judge, scorer = self.params.judge, self.params.judge_scorer
+        if scorer is not None:
+            scores = np.asarray(self.host.scorer(scorer).score(items, call=call).primary, np.float64)
         elif judge == "given":
             scores = np.asarray(items.column("score"), np.float64)
         else:

@@ -168,7 +168,7 @@ class HalfRight(Method[pickaxe.Params]):
 
 def test_any_scorer_may_judge() -> None:
     with catalog.register(HalfRight, "half-right", "scorer"):
-        result = score([*answers(GOLD, [1.0]), *answers("s", [0.0])], judge="half-right")
+        result = score([*answers(GOLD, [1.0]), *answers("s", [0.0])], judge_scorer="half-right")
     assert result["mean_score"].tolist() == [0.5, 0.5]
     assert result["relative"].tolist() == [1.0, 1.0]
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_compared_is_refused(items: list[Item], message: str) -> 
 
 
 @pytest.mark.parametrize(
-    "params", [{"ks": (0,)}, {"ks": (3, 3)}, {"mrr_at": 0}, {"bootstrap": 0}, {"confidence": 1.0}, {"judge": 3}]
+    "params", [{"ks": (0,)}, {"ks": (3, 3)}, {"mrr_at": 0}, {"bootstrap": 0}, {"confidence": 1.0}, {"judge": "me"}]
 )
 def test_bad_parameters_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(InvalidParams, match=next(iter(params))):
