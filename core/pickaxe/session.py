@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pickaxe.call import Call
-from pickaxe.errors import InvalidParams, MethodFailed, ModelMissing, RuntimeMissing
+from pickaxe.errors import DeadlineExceeded, InvalidParams, MethodFailed, ModelMissing, RuntimeMissing
 from pickaxe.extras import require
 
 OrtValue = Any
@@ -262,6 +262,8 @@ class Session:
             except Exception as error:
                 if call is not None:
                     call.check()
+                    if options.terminate:  # a timer may fire a hair before the clock says so
+                        raise DeadlineExceeded("the deadline passed before the work was done") from error
                 if type(error).__module__.startswith("onnxruntime"):
                     raise MethodFailed(f"{self.graph.name}: {error}", metadata={"graph": self.graph}) from error
                 raise

