@@ -131,10 +131,10 @@ class Runtime:
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # Waiting workers sleep instead of spinning.  Beside one busy process on two cores this made runs 1.6
-        # to 1.8 times faster, alone it costs a tenth at batch 1, and idle sessions take no processor time.
-        # The process-wide pool (`set_global_thread_pool_sizes`) ignores this switch and spins always, hence
-        # a pool per session: sleeping threads are cheap.
+        # Waiting workers sleep instead of spinning.  Beside one busy process on two cores, runs were 1.4 to 1.8
+        # times faster for it; alone, runs of 12 ms took up to 1.4 times as long and longer ones the same, and
+        # idle sessions take no processor time.  `config` can switch it back.  The process-wide pool
+        # (`set_global_thread_pool_sizes`) ignores the switch, hence a pool per session: sleepers are cheap.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Memory patterns are kept per input shape and never dropped: with free shapes, a leak.
         options.enable_mem_pattern = False
