@@ -9,18 +9,19 @@ log-probabilities do.  All graphs of a model share one file of weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from pickaxe.errors import Unmet
 from pickaxe.extras import require
-from pickaxe.lm.nbits import BLOCK, quantise
+from pickaxe.lm.nbits import BLOCK, block_sums, quantise4, quantise8
 from pickaxe.lm.weights import Architecture, TensorSource
 
 Precision = Literal["int4", "int8", "fp32", "fp16"]
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the graphs change: caches of converted models are keyed by it."""
 _ALIGN = 4096
 _MICROSOFT = "com.microsoft"
@@ -68,13 +69,16 @@ class _Writer:
         self.initializers[name] = self.onnx.numpy_helper.from_array(array, name)
         return name
 
-    def weight(self, name: str, make: Callable[[], np.ndarray]) -> str:
-        """A tensor in the file of weights; `make` is asked for it only once for all graphs."""
+    def weight(self, name: str, make: Callable[[], np.ndarray], stored: str = "", shape: tuple[int, ...] = ()) -> str:
+        """A tensor in the file of weights; `make` is asked for it only once for all graphs.
+
+        With `stored` and `shape`, it is another view of the tensor stored under that name.
+        """
         if name not in self.initializers:
-            start, length, dtype, shape = self.weights.place(name, make)
+            start, length, dtype, written = self.weights.place(stored or name, make)
             proto = self.onnx.TensorProto(
                 name=name,
-                dims=shape,
+                dims=shape or written,
                 data_type=self.onnx.helper.np_dtype_to_tensor_dtype(dtype),
                 data_location=self.onnx.TensorProto.EXTERNAL,
             )
@@ -115,6 +119,12 @@ def build(
     `body` attends causally; `biased` also adds `attention_bias`.  With `ragged`, rows of a batch may each bring
     another number of tokens on top of a cache (needs an ONNX Runtime whose attention takes `query_seqlens`).
     """
+    sizes = (architecture.width, architecture.mlp, architecture.heads * architecture.head_size)
+    if precision in ("int4", "int8") and any(size % BLOCK for size in sizes):
+        raise Unmet(
+            f"{precision} needs layer sizes that are multiples of {BLOCK}, this model has {sizes}: open it in fp32",
+            metadata={"precision": precision, "sizes": sizes},
+        )
     path = folder / "weights.data"
     with path.open("wb") as stream:
         shared = WeightFile(path, stream)
@@ -138,6 +148,7 @@ class _Decoder:
     precision: Precision
     biased: bool
     ragged: bool
+    _summed: set[str] = field(default_factory=set)
 
     @property
     def dtype(self) -> type:
@@ -213,8 +224,9 @@ class _Decoder:
     def _embed(self) -> str:
         if self.precision in ("fp32", "fp16"):
             return self.writer.node("Gather", [self._tensor("embedding"), "input_ids"], "embedded")
-        stored = _Lazy(lambda: quantise(self.tensors.tensor("embedding"), 8))
-        packed = self.writer.weight("embedding.packed", lambda: stored().packed.reshape(self.architecture.vocab, -1))
+        stored = _Lazy(lambda: quantise8(self.tensors.tensor("embedding")))
+        shape = (self.architecture.vocab, self.architecture.width)
+        packed = self.writer.weight("embedding.packed", lambda: stored().packed, shape=shape)
         scales = self.writer.weight("embedding.scales", lambda: stored().scales)
         return self.writer.node(
             "GatherBlockQuantized",
@@ -335,25 +347,44 @@ class _Decoder:
             transposed = self.writer.weight(f"{name}.matrix", lambda: matrix().T.astype(self.dtype))
             product = self.writer.node("MatMul", [x, transposed], f"{out}_product" if bias else out)
             return self.writer.node("Add", [product, bias], out) if bias else product
-        bits = 4 if self.precision == "int4" and name != "output" else 8  # 4 bits there double the error
-        stored = _Lazy(lambda: quantise(matrix(), bits))
+        return self._quantised(name, x, out, matrix, bias)
+
+    def _quantised(self, name: str, x: str, out: str, matrix: Callable[[], np.ndarray], bias: str) -> str:
         rows, columns = self._shape(name)
-        inputs = [
-            self.writer.weight(f"{name}.packed", lambda: stored().packed),
-            self.writer.weight(f"{name}.scales", lambda: stored().scales),
-        ]
-        inputs.append(self.writer.weight(f"{name}.zeros", lambda: _present(stored().zeros)) if bits == 4 else "")
+        head = name == "output"
+        four = self.precision == "int4" and not head  # 4 bits in the head cost more than they save
+        store = "embedding" if head and self.architecture.tied else name
+        stored = _Lazy(lambda: (quantise4 if four else quantise8)(matrix()))
+        columns += block_sums(columns).shape[1] if four else 0
+        shape = (rows, columns // BLOCK, BLOCK // 2 if four else BLOCK)
         return self.writer.node(
             "MatMulNBits",
-            [x, *inputs, "", bias],
+            [
+                self._with_sums(x, self._shape(name)[1]) if four else x,
+                self.writer.weight(f"{name}.packed", lambda: stored().packed, f"{store}.packed", shape),
+                self.writer.weight(f"{name}.scales", lambda: stored().scales, f"{store}.scales"),
+                self.writer.weight(f"{name}.zeros", lambda: stored().zeros) if four else "",
+                "",
+                bias,
+            ],
             out,
             domain=_MICROSOFT,
             K=columns,
             N=rows,
-            bits=bits,
+            bits=4 if four else 8,
             block_size=BLOCK,
             accuracy_level=4,
         )
+
+    def _with_sums(self, x: str, columns: int) -> str:
+        """The input with the sums of its blocks behind it, for `quantise4`."""
+        name = f"{x}_with_sums"
+        if name not in self._summed:
+            self._summed.add(name)
+            table = self.writer.weight(f"sums.{columns}", lambda: block_sums(columns))
+            sums = self.writer.node("MatMul", [x, table], f"{x}_sums")
+            self.writer.node("Concat", [x, sums], name, axis=-1)
+        return name
 
     def _shape(self, name: str) -> tuple[int, int]:
         """(out, in) of a linear layer."""
@@ -381,8 +412,3 @@ class _Lazy:
         if self._made is None:
             self._made = self._make()
         return self._made
-
-
-def _present(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None
-    return array

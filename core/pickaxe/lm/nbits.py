@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK = 32
+_LEAST = 1e-30
+"""Scale of a block of zeros."""
 
 
 @dataclass(frozen=True)
 class Quantised:
     """A matrix (N, K) as integers: weight = (packed - zero) * scale, one scale per row and `BLOCK` columns.
 
-    `packed` is uint8 (N, K / BLOCK, BLOCK * bits / 8), `scales` float32 (N, K / BLOCK), `zeros` packed uint8
-    (N, ceil(K / BLOCK * bits / 8)), or None for the middle of the range.
+    K is a multiple of `BLOCK`.  `packed` is uint8 (N, K / BLOCK, BLOCK * bits / 8), `scales` float32
+    (N, K / BLOCK); `zeros` is packed uint8 (N, ceil(K / BLOCK / 2)) with 4 bits, and None, for the middle of
+    the range, with 8.
     """
 
     bits: int
@@ -23,58 +26,75 @@ class Quantised:
     zeros: np.ndarray | None
 
 
-def quantise(matrix: np.ndarray, bits: int) -> Quantised:
-    """Round a float32 matrix (out, in) to 4 bits (asymmetric) or 8 bits (symmetric) per weight."""
-    rows, columns = matrix.shape
-    blocks = -(-columns // BLOCK)
-    padded = np.zeros((rows, blocks * BLOCK), np.float32)
-    padded[:, :columns] = matrix
-    values = padded.reshape(rows, blocks, BLOCK)
-    if bits == 8:
-        scales = np.maximum(np.abs(values).max(axis=2), 1e-30) / 127.0
-        whole = np.rint(values / scales[..., None]).astype(np.int16) + 128
-        return Quantised(8, whole.astype(np.uint8), scales.astype(np.float32), None)
-    scales, zeros = _fit(values)
-    whole = np.clip(np.rint(values / scales[..., None]) + zeros[..., None], 0, 15).astype(np.uint8)
-    return Quantised(4, _nibbles(whole), scales, _nibbles(np.pad(zeros, ((0, 0), (0, blocks % 2)))))
+def quantise8(matrix: np.ndarray) -> Quantised:
+    """Round a float32 matrix (out, in) to 8 bits per weight, symmetric around zero."""
+    values = _blocks(matrix)
+    scales = np.maximum(np.abs(values).max(axis=2), _LEAST) / 127.0
+    whole = np.rint(values / scales[..., None]).astype(np.int16) + 128
+    return Quantised(8, whole.astype(np.uint8), scales.astype(np.float32), None)
+
+
+def quantise4(matrix: np.ndarray) -> Quantised:
+    """Round a float32 matrix (out, in) to 4 bits per weight with a free offset per block, as GGUF's Q4_1 has it.
+
+    `MatMulNBits` knows whole zero points only.  What they leave of the offsets stands in further columns, one
+    per block, to be multiplied with the sums of the input's blocks (`block_sums`).  A matrix that was stored
+    as Q4_1 so comes through almost unchanged; rounding it to whole zero points costs as much again as the
+    first rounding did.
+    """
+    values = _blocks(matrix)
+    low, high = values.min(axis=2), values.max(axis=2)
+    scales, zeros = _steps(low, high)
+    whole = np.clip(np.rint((values - low[..., None]) / scales[..., None]), 0, 15)
+    rest = _blocks(low + zeros * scales)
+    floor, ceiling = np.minimum(rest.min(axis=2), 0), np.maximum(rest.max(axis=2), 0)
+    rest_scales, rest_zeros = _steps(floor, ceiling)
+    rest_whole = np.clip(np.rint(rest / rest_scales[..., None]) + rest_zeros[..., None], 0, 15)
+    every_zero = np.concatenate([zeros, rest_zeros], axis=1)
+    return Quantised(
+        4,
+        _nibbles(np.concatenate([whole, rest_whole], axis=1)),
+        np.concatenate([scales, rest_scales], axis=1).astype(np.float32),
+        _nibbles(np.pad(every_zero, ((0, 0), (0, every_zero.shape[1] % 2)))),
+    )
+
+
+def block_sums(columns: int) -> np.ndarray:
+    """float32 (columns, k): inputs times this are the sums of their blocks, then zeros to fill a block."""
+    blocks = columns // BLOCK
+    sums = np.zeros((columns, blocks + -blocks % BLOCK), np.float32)
+    sums[np.arange(columns), np.arange(columns) // BLOCK] = 1
+    return sums
 
 
 def dequantise(stored: Quantised, columns: int) -> np.ndarray:
     """The float32 matrix (out, `columns`) that `stored` stands for."""
     rows, blocks = stored.scales.shape
-    if stored.bits == 8:
+    if stored.zeros is None:
         whole = stored.packed.astype(np.float32) - 128
-    else:
-        whole = _unpack(stored.packed).astype(np.float32)
-        assert stored.zeros is not None
-        whole -= _unpack(stored.zeros)[:, :blocks, None]
-    return (whole * stored.scales[..., None]).reshape(rows, -1)[:, :columns]
+        return (whole * stored.scales[..., None]).reshape(rows, columns)
+    whole = _unpack(stored.packed).astype(np.float32) - _unpack(stored.zeros)[:, :blocks, None]
+    weights = (whole * stored.scales[..., None]).reshape(rows, -1)
+    return weights[:, :columns] + weights[:, columns:] @ block_sums(columns).T
 
 
-def _fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero point of each block (last axis) with the least squared error of a few candidates."""
-    low = np.minimum(values.min(axis=2), 0)
-    high = np.maximum(values.max(axis=2), 0)
-    best = np.full(low.shape, np.inf, np.float32)
-    scales = np.ones(low.shape, np.float32)
-    zeros = np.zeros(low.shape, np.uint8)
-    for shrink in (1.0, 0.96, 0.92, 0.88, 0.84):
-        scale = np.maximum((high - low) * shrink / 15.0, 1e-30)
-        middle = np.rint(-low * shrink / scale)
-        for shift in (-1, 0, 1):
-            zero = np.clip(middle + shift, 0, 15)
-            whole = np.clip(np.rint(values / scale[..., None]) + zero[..., None], 0, 15)
-            error = (((whole - zero[..., None]) * scale[..., None] - values) ** 2).sum(axis=2)
-            better = error < best
-            best = np.where(better, error, best)
-            scales = np.where(better, scale, scales)
-            zeros = np.where(better, zero, zeros).astype(np.uint8)
-    return scales.astype(np.float32), zeros
+def _blocks(matrix: np.ndarray) -> np.ndarray:
+    """(rows, blocks, BLOCK), the last block filled up with zeros."""
+    rows, columns = matrix.shape
+    padded = np.pad(matrix, ((0, 0), (0, -columns % BLOCK))).astype(np.float32, copy=False)
+    return padded.reshape(rows, -1, BLOCK)
+
+
+def _steps(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Step from one of 16 levels to the next, and the level nearest to zero."""
+    scales = np.maximum((high - low) / 15.0, _LEAST)
+    return scales, np.clip(np.rint(-low / scales), 0, 15)
 
 
 def _nibbles(whole: np.ndarray) -> np.ndarray:
     """Pairs of 4-bit numbers along the last axis as bytes, the first in the low half."""
-    return (whole[..., 0::2] | (whole[..., 1::2] << 4)).astype(np.uint8)
+    small = whole.astype(np.uint8)
+    return small[..., 0::2] | (small[..., 1::2] << 4)
 
 
 def _unpack(packed: np.ndarray) -> np.ndarray:
