@@ -35,7 +35,7 @@ class Batch:
         """Add the one row of `prompt`; returns its number."""
         row, length = self.active, prompt.width
         self._reserve(length)
-        for target, source in zip(self._memory, prompt.tensors, strict=True):
+        for target, source in zip(self._fetched(), prompt.tensors, strict=True):
             target[row, :, :length] = source[0, :, :length]
         self._cache = self._view([*self._cache.lengths, length])
         return row
@@ -43,9 +43,9 @@ class Batch:
     def leave(self, row: int) -> int:
         """Remove a row: the last one takes its number.  Returns the number which that one had."""
         last = self.active - 1
-        lengths = self._cache.lengths.copy()
+        lengths, memory = self._cache.lengths.copy(), self._fetched()
         if row != last:
-            for tensor in self._memory:
+            for tensor in memory:
                 tensor[row, :, : lengths[last]] = tensor[last, :, : lengths[last]]
             lengths[row] = lengths[last]
         self._cache = self._view(lengths[:last])
@@ -60,6 +60,11 @@ class Batch:
         hidden, self._cache = self._network.read(ids, ones, self._cache, np.arange(count), call=call)
         return self._network.logits(hidden, call)
 
+    def _fetched(self) -> list[np.ndarray]:
+        """The memory with all that the active rows wrote."""
+        _ = self._cache.tensors  # views of the memory, which this brings up to date
+        return self._memory
+
     def _view(self, lengths: Sequence[int] | np.ndarray) -> KV:
         return KV([tensor[: len(lengths)] for tensor in self._memory], lengths)
 
@@ -68,5 +73,5 @@ class Batch:
         capacity = self._memory[0].shape[2]
         if length > capacity:
             wanted = max(length, min(capacity * 3 // 2, self._network.architecture.context))
-            self._memory = KV(self._memory, np.full(self._rows, capacity)).resized(wanted).tensors
+            self._memory = KV(self._fetched(), np.full(self._rows, capacity)).resized(wanted).tensors
             self._cache = self._view(self._cache.lengths)

@@ -25,10 +25,21 @@ class _Buffer:
 
     def __init__(self, tensors: Tensors) -> None:
         self.tensors = tensors
-        self.lock = threading.Lock()
-        self.native: list[Any] | None = None
-        """The tensors as ONNX Runtime's values, kept by the network that made them."""
         self.views: weakref.WeakSet[KV] = weakref.WeakSet()
+        self.lock = threading.RLock()
+        self.native: list[Any] | None = None
+        """The tensors as ONNX Runtime's values; on a GPU these are copies."""
+        self.stale = False
+        """The native values hold tokens that the tensors lack."""
+
+    def fetch(self) -> Tensors:
+        """The tensors, brought up to date first."""
+        with self.lock:
+            if self.stale and self.native is not None:
+                for tensor, value in zip(self.tensors, self.native, strict=True):
+                    tensor[...] = value.numpy()
+                self.stale = False
+        return self.tensors
 
 
 class KV:
@@ -42,7 +53,8 @@ class KV:
     def __init__(self, tensors: Tensors | _Buffer, lengths: Sequence[int] | np.ndarray) -> None:
         self._buffer = tensors if isinstance(tensors, _Buffer) else _Buffer(tensors)
         self.lengths = np.asarray(lengths, dtype=np.int64)
-        self._buffer.views.add(self)
+        with self._buffer.lock:
+            self._buffer.views.add(self)
 
     @classmethod
     def empty(cls, architecture: Architecture, rows: int, capacity: int, dtype: type[np.floating] = np.float32) -> KV:
@@ -58,7 +70,7 @@ class KV:
 
     @property
     def layers(self) -> int:
-        return len(self.tensors) // 2
+        return len(self._buffer.tensors) // 2
 
     @property
     def width(self) -> int:
@@ -67,22 +79,27 @@ class KV:
 
     @property
     def capacity(self) -> int:
-        return int(self.tensors[0].shape[2])
+        return int(self._buffer.tensors[0].shape[2])
 
     @property
     def tensors(self) -> Tensors:
-        """The memory itself, with its free room."""
-        return self._buffer.tensors
+        """The memory itself, with its free room.  To be read only: a GPU may hold a copy."""
+        return self._buffer.fetch()
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self._buffer.tensors)
 
     def native(self, make: Callable[[np.ndarray], Any]) -> list[Any]:
         """The memory as ONNX Runtime's values, made once."""
-        if self._buffer.native is None:
-            self._buffer.native = [make(tensor) for tensor in self.tensors]
-        return self._buffer.native
+        with self._buffer.lock:
+            if self._buffer.native is None:
+                self._buffer.native = [make(tensor) for tensor in self._buffer.tensors]
+            return self._buffer.native
+
+    def written_apart(self) -> None:
+        """Say that the native values, which do not share the tensors' memory, were written to."""
+        self._buffer.stale = True
 
     def keys(self, layer: int) -> np.ndarray:
         """(rows, kv_heads, width, head_size), rotated; slots at or beyond a row's length hold anything."""

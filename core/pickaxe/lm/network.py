@@ -36,6 +36,7 @@ class Network:
 
     architecture: Architecture
     digest: str
+    precision: Precision
     folder: Path
     runtime: Runtime
     ragged: bool
@@ -48,10 +49,15 @@ class Network:
     def _biased(self) -> Session:
         return self.runtime.open(self.folder / "biased.onnx")
 
-    @functools.cached_property
+    @property
     def dtype(self) -> type[np.floating]:
         """Of hidden states, keys and values."""
-        return np.float16 if self.folder.name.startswith("fp16") else np.float32
+        return np.float16 if self.precision == "fp16" else np.float32
+
+    @property
+    def _shares_memory(self) -> bool:
+        """Whether ONNX Runtime works on the arrays themselves and not on copies in a GPU."""
+        return not self.runtime.is_cuda
 
     # ------------------------------------------------------------ the body
 
@@ -74,7 +80,8 @@ class Network:
         """
         if positions is None:
             positions = past.lengths[:, None] + np.arange(ids.shape[1])
-        if not self.ragged and ids.shape[0] > 1 and ids.shape[1] > 1 and past.width:
+        uneven = (len(ids) > 1 and ids.shape[1] > 1) or (counts != ids.shape[1]).any()
+        if not self.ragged and uneven and past.width:
             return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
         session = self._body if bias is None else self._biased
         longer = past.extended(counts, past.width + ids.shape[1], SPARE)
@@ -100,9 +107,9 @@ class Network:
         given = dict(zip(self._cache_names("past"), tensors, strict=True))
         written = dict(zip(self._cache_names("present"), tensors, strict=True))
         session.bind({**feeds, **given}, {"hidden": target, **written}).run(call)
-        if self.runtime.is_cuda:  # on a CPU the values share the arrays' memory
-            for array, tensor in zip([hidden, *cache.tensors], [target, *tensors], strict=True):
-                array[...] = tensor.numpy()
+        if not self._shares_memory:
+            cache.written_apart()
+            hidden[...] = target.numpy()
         return hidden
 
     def _cache_names(self, time: str) -> list[str]:
@@ -124,6 +131,9 @@ class Network:
         caches = []
         for row in range(len(ids)):
             count = int(counts[row])
+            if not count:
+                caches.append(past.gather([row]))
+                continue
             mine = rows // ids.shape[1] == row
             own = bias if bias is None or len(bias) == 1 else bias[row : row + 1]
             states, cache = self.read(
@@ -190,7 +200,7 @@ def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str 
     folder = store.converted(name, key, convert)
     record = json.loads((folder / "network.json").read_text())
     described = record["architecture"] | {"rope_factors": tuple(record["architecture"]["rope_factors"])}
-    network = Network(Architecture(**described), record["digest"], folder, runtime, ragged)
+    network = Network(Architecture(**described), record["digest"], chosen, folder, runtime, ragged)
     return network, Tokenizer.open(folder)
 
 

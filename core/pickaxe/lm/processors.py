@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class LogitsProcessor(Protocol):
-    """Called before each draw with the ids generated so far and a float64 logits row (vocab,) of its own.
+    """Called before each draw with the ids generated so far and the float32 logits (vocab,) of what may follow.
 
-    Returns the row to draw from; -inf forbids a token.
+    Returns the logits to draw from, as another array: those given are needed as they are.  -inf forbids a token.
     """
 
     def __call__(self, generated: Sequence[int], logits: np.ndarray) -> np.ndarray: ...

@@ -128,6 +128,10 @@ def test_rows_one_by_one_for_older_runtimes(reference, open_tiny, monkeypatch):
     assert cache.lengths.tolist() == [8, 4]
     np.testing.assert_allclose(logits[0], reference.logits([*IDS[:6], 70, 71])[6:], atol=1e-4)
     np.testing.assert_allclose(logits[1], reference.logits([*IDS[:2], 80, 81])[2:], atol=1e-4)
+    ids = np.random.default_rng(1).integers(0, 256, 600).tolist()
+    logits, _ = lm.forward([ids, ids], lengths=[513, 30])
+    np.testing.assert_allclose(logits[0], reference.logits(ids[:513])[-1], atol=1e-4)
+    np.testing.assert_allclose(logits[1], reference.logits(ids[:30])[-1], atol=1e-4)
 
 
 def test_refusals_name_the_reason(tiny):

@@ -9,6 +9,7 @@ from pickaxe.call import Call
 from pickaxe.data import Message, Sampling
 from pickaxe.errors import Cancelled, DeadlineExceeded, DoesNotFit, InvalidParams
 from pickaxe.lm import LM, Generation, OnlyTokens, TokenTrie
+from pickaxe.session import Session
 
 PROMPT = [10, 200, 33]
 
@@ -186,3 +187,17 @@ def test_the_real_model_answers(smollm):
     (steps,) = samples(smollm, Generation(prompt, Sampling(max_tokens=30, temperature=0)))
     assert text(steps) == "The capital of France is Paris."
     assert steps[-1].finish_reason == "stop"
+
+
+def test_memory_that_the_device_does_not_share(tiny, monkeypatch):
+    sampling = Sampling(max_tokens=12, temperature=8.0, n=5, seed=1)
+    request = Generation(PROMPT, sampling, (OnlyTokens([65, 66, 67, 256]),), batch=3)
+    expected = samples(tiny, request)
+    share = Session.ort_value
+    monkeypatch.setattr(Session, "ort_value", lambda self, array, *rest: share(self, array.copy(), *rest))
+    monkeypatch.setattr(type(tiny.network), "_shares_memory", False)
+    assert samples(tiny, request) == expected
+    _, cache = tiny.forward([PROMPT], logits_at="none")
+    logits, longer = tiny.forward([[7]], past=cache)
+    np.testing.assert_allclose(logits, tiny.forward([[*PROMPT, 7]])[0], atol=1e-4)
+    assert np.abs(longer.gather([0]).keys(1)[:, :, 3]).max() > 0
