@@ -11,99 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pickaxe.errors import Unmet
-from pickaxe.extras import require
 from pickaxe.lm.nbits import BLOCK, block_sums, quantise4, quantise8
 from pickaxe.lm.weights import Architecture, TensorSource
+from pickaxe.lm.writer import MICROSOFT, GraphWriter, WeightFile
 
 Precision = Literal["int4", "int8", "fp32", "fp16"]
 FORMAT = 2
 """Raised whenever the graphs change: caches of converted models are keyed by it."""
-_ALIGN = 4096
-_MICROSOFT = "com.microsoft"
-
-
-class WeightFile:
-    """The file of weights that several graphs share; equal names are written once."""
-
-    def __init__(self, path: Path, stream: BinaryIO) -> None:
-        self.name = path.name
-        self._stream = stream
-        self._written: dict[str, tuple[int, int, np.dtype, tuple[int, ...]]] = {}
-
-    def place(self, name: str, make: Callable[[], np.ndarray]) -> tuple[int, int, np.dtype, tuple[int, ...]]:
-        """Offset, length, dtype and shape of a tensor, written on first use."""
-        if name not in self._written:
-            array = np.ascontiguousarray(make())
-            start = -(-self._stream.tell() // _ALIGN) * _ALIGN
-            self._stream.seek(start)
-            self._stream.write(array.tobytes())
-            self._written[name] = (start, array.nbytes, array.dtype, array.shape)
-        return self._written[name]
-
-
-class _Writer:
-    """Collects the nodes of one graph."""
-
-    def __init__(self, weights: WeightFile) -> None:
-        self.onnx = require("onnx", extra="cpu")
-        self.weights = weights
-        self.nodes: list[Any] = []
-        self.initializers: dict[str, Any] = {}
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
-
-    def node(self, op: str, inputs: list[str], outputs: str | list[str], domain: str = "", **attributes: Any) -> str:
-        """Add a node; returns the name of its first output."""
-        names = [outputs] if isinstance(outputs, str) else outputs
-        kept = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(self.onnx.helper.make_node(op, inputs, names, name=f"{op}:{names[0]}", domain=domain, **kept))
-        return names[0]
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        """A small tensor kept in the graph itself."""
-        self.initializers[name] = self.onnx.numpy_helper.from_array(array, name)
-        return name
-
-    def weight(self, name: str, make: Callable[[], np.ndarray], stored: str = "", shape: tuple[int, ...] = ()) -> str:
-        """A tensor in the file of weights; `make` is asked for it only once for all graphs.
-
-        With `stored` and `shape`, it is another view of the tensor stored under that name.
-        """
-        if name not in self.initializers:
-            start, length, dtype, written = self.weights.place(stored or name, make)
-            proto = self.onnx.TensorProto(
-                name=name,
-                dims=shape or written,
-                data_type=self.onnx.helper.np_dtype_to_tensor_dtype(dtype),
-                data_location=self.onnx.TensorProto.EXTERNAL,
-            )
-            for key, value in (("location", self.weights.name), ("offset", start), ("length", length)):
-                proto.external_data.add(key=key, value=str(value))
-            self.initializers[name] = proto
-        return name
-
-    def input(self, name: str, dtype: type, shape: list[str | int]) -> str:
-        self.inputs.append(self._value(name, dtype, shape))
-        return name
-
-    def output(self, name: str, dtype: type, shape: list[str | int]) -> None:
-        self.outputs.append(self._value(name, dtype, shape))
-
-    def _value(self, name: str, dtype: type, shape: list[str | int]) -> Any:
-        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
-
-    def save(self, path: Path) -> None:
-        helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, list(self.initializers.values()))
-        opsets = [helper.make_opsetid("", 21), helper.make_opsetid(_MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="pickaxe")
-        path.write_bytes(model.SerializeToString())
 
 
 def build(
@@ -129,11 +48,11 @@ def build(
     with path.open("wb") as stream:
         shared = WeightFile(path, stream)
         for biased in (False, True):
-            decoder = _Decoder(_Writer(shared), architecture, tensors, precision, biased, ragged)
+            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, biased, ragged)
             decoder.body()
             decoder.writer.save(folder / ("biased.onnx" if biased else "body.onnx"))
         for kind in ("logits", "score", "moments"):
-            decoder = _Decoder(_Writer(shared), architecture, tensors, precision, False, ragged)
+            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, False, ragged)
             decoder.head(kind)
             decoder.writer.save(folder / f"{kind}.onnx")
 
@@ -142,7 +61,7 @@ def build(
 class _Decoder:
     """Writes one graph of a model."""
 
-    writer: _Writer
+    writer: GraphWriter
     architecture: Architecture
     tensors: TensorSource
     precision: Precision
@@ -232,7 +151,7 @@ class _Decoder:
             "GatherBlockQuantized",
             [packed, "input_ids", scales],
             "embedded",
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             bits=8,
             block_size=BLOCK,
             gather_axis=0,
@@ -273,7 +192,7 @@ class _Decoder:
             "SkipSimplifiedLayerNormalization",
             [residual, branch, scale],
             [f"{name}_out", "", "", f"{name}_sum"],
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             epsilon=eps,
         )
         return f"{name}_sum", f"{name}_out"
@@ -294,7 +213,7 @@ class _Decoder:
             "GroupQueryAttention",
             [*query, *past, "seqlens_k", "total_sequence_length", "cos", "sin", "position_ids", *tail],
             [f"{prefix}attended", *present],
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             num_heads=arch.heads,
             kv_num_heads=arch.kv_heads,
             do_rotary=1,
@@ -326,7 +245,7 @@ class _Decoder:
         writer = self.writer
         gate = self._linear(f"{prefix}gate", normed, f"{prefix}gate_out")
         up = self._linear(f"{prefix}up", normed, f"{prefix}up_out")
-        opened = writer.node("QuickGelu", [gate], f"{prefix}silu", domain=_MICROSOFT, alpha=1.0)
+        opened = writer.node("QuickGelu", [gate], f"{prefix}silu", domain=MICROSOFT, alpha=1.0)
         inner = writer.node("Mul", [opened, up], f"{prefix}inner")
         return self._linear(f"{prefix}down", inner, f"{prefix}down_out")
 
@@ -368,7 +287,7 @@ class _Decoder:
                 bias,
             ],
             out,
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             K=columns,
             N=rows,
             bits=4 if four else 8,
