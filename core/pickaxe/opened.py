@@ -91,17 +91,17 @@ def open_method(
     name: str,
     role: str,
     params: Mapping[str, Any],
-    artifact: str | os.PathLike[str] | None,
+    artifact: str | os.PathLike[str] | Artifact | None,
     host: Host,
 ) -> Opened:
-    """Validate parameters, open the artifact, build the method and its relay.
+    """Validate parameters, open the artifact (unless it is open), build the method and its relay.
 
     With an artifact, parameters that are not given are those it was made with.
     """
     made = None
     given = dict(params)
     if artifact:
-        made = Artifact.open(host.artifact_path(artifact))
+        made = artifact if isinstance(artifact, Artifact) else Artifact.open(host.artifact_path(artifact))
         made.check_method(name, kind.version)
         given = {**made.manifest["params"], **given}
     parsed = parse(kind.Params, given)

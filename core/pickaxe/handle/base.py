@@ -101,11 +101,11 @@ class MethodHandle:
     def artifact(self) -> Artifact | None:
         return self.opened.artifact
 
-    def with_artifact(self: H, path: str | os.PathLike[str]) -> H:
+    def with_artifact(self: H, artifact: str | os.PathLike[str] | Artifact) -> H:
         """The same method and given parameters on another artifact."""
         given = self.params.model_dump(mode="json", include=self.params.model_fields_set)
         return type(self)(
-            open_method(type(self.opened.method), self.name, self.opened.role, given, path, self.opened.host.parent)
+            open_method(type(self.opened.method), self.name, self.opened.role, given, artifact, self.opened.host.parent)
         )
 
     def check_items(self, values: Iterable[ItemLike], label: str = "items") -> Items:
@@ -221,7 +221,7 @@ class MethodHandle:
             for step in run(out):
                 if progress is not None:
                     progress(step)
-            handle = self.with_artifact(out)
+            handle = self.with_artifact(Artifact.open(out))
         except BaseException:
             if scratch is not None:
                 rmtree(scratch, ignore_errors=True)
