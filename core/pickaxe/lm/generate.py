@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Generation:
     """What to generate.  `sampling.n` continuations of one prompt, at most `batch` of them decoded together.
 
-    With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None: until the context
+    `past` (one row) holds what comes before `prompt_ids` and was read already, e.g. an instruction that many
+    prompts share.  With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None: until the context
     is full; `seed` None: the call's.
     """
 
@@ -35,6 +36,7 @@ class Generation:
     processors: tuple[LogitsProcessor, ...] = ()
     allowed: TokenTrie | None = None
     batch: int = 16
+    past: KV | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ def generate(lm: LM, request: Generation, call: Call) -> Iterator[Step]:
 def _limit(lm: LM, request: Generation) -> int:
     """Most tokens of a sample; raises `DoesNotFit`."""
     prompt, context = len(request.prompt_ids), lm.context_length
-    if not prompt:
+    if request.past is not None:
+        prompt += request.past.width
+    if not len(request.prompt_ids):
         raise InvalidParams("prompt_ids", "are empty: give at least a start token")
     wanted = request.sampling.max_tokens
     if wanted is not None and wanted < 1:
@@ -84,7 +88,7 @@ def _limit(lm: LM, request: Generation) -> int:
 def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -> Iterator[Step]:
     sampling = request.sampling
     seed = call.seed if sampling.seed is None else sampling.seed
-    first, prompt = lm.prefill(request.prompt_ids, call)
+    first, prompt = lm.prefill(request.prompt_ids, call, request.past)
     first = first[None]
     first_total = logsumexp(first)
     batch = Batch(lm.network, min(request.batch, sampling.n), _capacity(prompt, limit))

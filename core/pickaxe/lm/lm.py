@@ -106,9 +106,9 @@ class LM:
             return None, cache
         return self.network.logits(hidden, call).reshape(*shape, self.vocab_size), cache
 
-    def prefill(self, ids: TokenList, call: Call | None = None) -> tuple[np.ndarray, KV]:
-        """Logits (V,) after one prompt, and its cache of one row."""
-        logits, cache = self.forward(np.asarray(ids, dtype=np.int64)[None], call=call)
+    def prefill(self, ids: TokenList, call: Call | None = None, past: KV | None = None) -> tuple[np.ndarray, KV]:
+        """Logits (V,) after one prompt (which goes on from `past`), and its cache of one row."""
+        logits, cache = self.forward(np.asarray(ids, dtype=np.int64)[None], past=past, call=call)
         assert logits is not None
         return logits[0], cache
 

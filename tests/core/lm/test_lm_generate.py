@@ -87,6 +87,17 @@ def test_a_long_sample_outgrows_its_first_memory(tiny, reference):
     assert every[300].argmax() == steps[298].token_id
 
 
+def test_a_prompt_that_goes_on_from_a_cache(tiny):
+    sampling = Sampling(max_tokens=6, temperature=0)
+    expected = samples(tiny, Generation([*PROMPT, 9, 8], sampling))
+    _, past = tiny.prefill(PROMPT)
+    for _ in range(2):  # the cache is still good after the first use
+        found = samples(tiny, Generation([9, 8], sampling, past=past))
+        assert ids(found[0]) == ids(expected[0])
+    with pytest.raises(DoesNotFit, match="5 prompt tokens and 636 new ones"):
+        tiny.generate(Generation([9, 8], Sampling(max_tokens=636), past=past), Call())
+
+
 class Spell:
     """Says one given text."""
 
