@@ -27,8 +27,8 @@ class Generation:
     """What to generate.  `sampling.n` continuations of one prompt, at most `batch` of them decoded together.
 
     `past` (one row) holds what comes before `prompt_ids` and was read already, e.g. an instruction that many
-    prompts share.  With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None: until the context
-    is full; `seed` None: the call's.
+    prompts share.  With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None:
+    until the context is full; `seed` None: the call's.
     """
 
     prompt_ids: Sequence[int]
