@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -80,7 +80,7 @@ class _Watch:
 
     @asynccontextmanager
     async def around(self, context: Any) -> AsyncIterator[None]:
-        begun, code = time.perf_counter(), "OK"
+        begun, code, peer = time.perf_counter(), "OK", context.peer()
         try:
             if self._refusing():
                 raise Draining("the server is shutting down", retry_after=1.0)
@@ -101,7 +101,7 @@ class _Watch:
         finally:
             seconds = time.perf_counter() - begun
             calls.info(
-                "%s %s %.4fs request=%s peer=%s", self._method, code, seconds, self._id, context.peer(),
+                "%s %s %.4fs request=%s peer=%s", self._method, code, seconds, self._id, peer,
                 extra={"method": self._method, "code": code, "seconds": seconds, "request": self._id},
             )  # fmt: skip
 
@@ -117,10 +117,11 @@ def _wrapped(handler: Any, parse: _Parser, watch: _Watch) -> Any:
     if handler.response_streaming:
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with watch.around(context):
-                async for response in inner(requests(request), context):
-                    yield response
+        async def stream(request: Any, context: Any) -> None:
+            # Written rather than yielded: a cancel is raised in here, and closes the handler's generator at once.
+            async with watch.around(context), aclosing(inner(requests(request), context)) as responses:
+                async for response in responses:
+                    await context.write(response)
 
         make = (
             grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler

@@ -1,0 +1,50 @@
+"""Small methods registered for every test, and a server in a thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import service_methods  # noqa: E402
+
+from pickaxe import catalog  # noqa: E402
+from pickaxe_services import Client, LocalServer, Settings, connect  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, (kind, role) in service_methods.METHODS.items():
+            stack.enter_context(catalog.register(kind, name, role))
+        service_methods.GATE.reset()
+        yield
+        service_methods.GATE.open()
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """`with serve(max_jobs=2) as client:` a server with these settings, and a client of it."""
+
+    @contextmanager
+    def serving(*, client: dict[str, Any] | None = None, **given: Any) -> Iterator[Client]:
+        settings = Settings(**{"port": 0, "root": tmp_path / "server", "hang_grace": 0.2, **given})
+        with LocalServer(settings) as address, connect(address, **(client or {})) as connected:
+            yield connected
+
+    return serving
+
+
+@pytest.fixture
+def server(serve: Serve) -> Iterator[Client]:
+    with serve() as client:
+        yield client
