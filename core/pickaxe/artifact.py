@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -55,19 +55,8 @@ class Artifact:
             )
             raise UnknownArtifact(f"no artifact at {str(path)!r}{hint}", metadata={"artifact": path})
         raw = manifest_path.read_bytes()
-        try:
-            manifest = json.loads(raw)
-            files = manifest["files"]
-            form = int(manifest["format"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactCorrupt(
-                f"the manifest of {str(path)!r} cannot be read: {error}", metadata={"artifact": path}
-            ) from error
-        if form > FORMAT:
-            raise ArtifactMismatch(
-                f"artifact {str(path)!r} has format {form}, this pickaxe reads up to {FORMAT}: upgrade pickaxe",
-                metadata={"artifact": path, "found": form, "wanted": FORMAT},
-            )
+        manifest = _manifest(raw, path)
+        files = manifest["files"]
         bad = [name for name, expected in files.items() if not _matches(root, name, expected, verify)]
         if bad:
             raise ArtifactCorrupt(
@@ -127,6 +116,39 @@ class Artifact:
             )
 
 
+def _manifest(raw: bytes, path: object) -> dict[str, Any]:
+    """The manifest, once its format is known and everything that is read from it has the right type."""
+    try:
+        manifest = json.loads(raw)
+        form = int(manifest["format"])
+        if form > FORMAT:
+            raise ArtifactMismatch(
+                f"artifact {str(path)!r} has format {form}, this pickaxe reads up to {FORMAT}: upgrade pickaxe",
+                metadata={"artifact": path, "found": form, "wanted": FORMAT},
+            )
+        right = (
+            manifest["kind"] in get_args(Kind)
+            and isinstance(manifest["method"], str)
+            and isinstance(manifest["method_version"], int)
+            and isinstance(manifest["params"], dict)
+            and all(is_file_name(name) for name in manifest["files"])
+            and all(int(each["bytes"]) >= 0 and str(each["sha256"]) for each in manifest["files"].values())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactCorrupt(
+            f"the manifest of {str(path)!r} cannot be read: {type(error).__name__}: {error}",
+            metadata={"artifact": path},
+        ) from error
+    if not right:
+        raise ArtifactCorrupt(f"the manifest of {str(path)!r} holds wrong values", metadata={"artifact": path})
+    return manifest  # type: ignore[no-any-return]
+
+
+def is_file_name(name: object) -> bool:
+    """Whether an artifact may hold a file of that name: no folders, one of `SUFFIXES`, not the manifest."""
+    return isinstance(name, str) and Path(name).suffix in SUFFIXES and Path(name).name == name and name != MANIFEST
+
+
 def _matches(root: Path, name: str, expected: Mapping[str, Any], verify: bool) -> bool:
     path = root / name
     if not path.is_file() or path.stat().st_size != expected["bytes"]:
@@ -143,13 +165,13 @@ class ArtifactWriter:
 
     def __init__(self, path: Path, state: dict[str, Any]) -> None:
         self.path = path
-        self.notes: dict[str, Any] = {}
+        self.notes: dict[str, Any] = state["notes"]
         """Facts for the manifest: counts, library versions, seeds.  JSON-able."""
         self._state = state
 
     def file(self, name: str) -> Path:
         """Where to write file `name`; its suffix must be one that artifacts may hold."""
-        if Path(name).suffix not in SUFFIXES or Path(name).name != name or name == MANIFEST:
+        if not is_file_name(name):
             raise ValueError(f"artifacts hold plain files with suffix {sorted(SUFFIXES)}, not {name!r}")
         return self.path / name
 
@@ -164,8 +186,9 @@ class ArtifactWriter:
         return stage in self._state["stages"]
 
     def finish(self, stage: str, **notes: Any) -> None:
-        """Mark a stage as finished, so that a resumed run skips it."""
+        """Mark a stage as finished, so that a resumed run finds the files of now and the notes, and skips it."""
         self._state["stages"][stage] = notes
+        self._state["files"] = sorted(_listing(self.path))
         _write_durably(self.path / _STATE, json.dumps(self._state).encode())
 
     def stage_notes(self, stage: str) -> Mapping[str, Any]:
@@ -184,23 +207,24 @@ def writing(
     method: str,
     method_version: int,
     params: Mapping[str, Any],
+    inputs: Mapping[str, Any] | None = None,
     references: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Iterator[ArtifactWriter]:
     """Make the artifact at `target`: the block writes files, its normal end commits them in one rename.
 
     If the block raises, nothing appears at `target`; stages marked as finished stay in `<target>.partial` and
-    the same fit resumes there.  Raises `AlreadyExists` when `target` exists (unless `overwrite`) or another
-    process is writing it.
+    the same fit resumes there; `inputs` (the seed, what the fit starts from) tell it from another.  Raises `AlreadyExists` when `target` exists (unless it is an artifact and
+    `overwrite` is set) or another process is writing it.
     """
     from pickaxe.version import __version__
 
     root = Path(target)
-    if root.exists() and not overwrite:
-        raise AlreadyExists(f"{str(target)!r} exists: choose another path, or overwrite", metadata={"path": target})
+    _check_free(root, overwrite)
     partial = _partial(root)
     partial.mkdir(parents=True, exist_ok=True)
     request = {"kind": kind, "method": method, "method_version": method_version, "params": dict(params)}
+    request["inputs"] = dict(inputs or {})
     with _locked(partial):
         writer = ArtifactWriter(partial, _state(partial, request))
         try:
@@ -211,58 +235,105 @@ def writing(
                 "pickaxe_version": __version__,
                 "references": dict(references or {}),
                 "notes": writer.notes,
-                "files": _listing(partial),
+                "files": {name: _entry(partial / name) for name in _listing(partial)},
             }
             text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
             _write_durably(partial / MANIFEST, text.encode())
-            for name in (_STATE, _LOCK):
-                (partial / name).unlink(missing_ok=True)
-            if root.exists():
-                shutil.rmtree(root)
-            os.replace(partial, root)
-            _sync_directory(root.parent)
+            _check_free(root, overwrite)
+            _commit(partial, root)
         except BaseException:
             if not writer._state["stages"]:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
 
 
+def _check_free(root: Path, overwrite: bool) -> None:
+    """Raise `AlreadyExists` unless `root` may be written: never replace what is not an artifact."""
+    if not root.exists():
+        return
+    if not overwrite:
+        raise AlreadyExists(f"{str(root)!r} exists: choose another path, or overwrite", metadata={"path": root})
+    if not (root / MANIFEST).is_file():
+        raise AlreadyExists(
+            f"{str(root)!r} exists and is no artifact, so it is not overwritten: choose another path",
+            metadata={"path": root},
+        )
+
+
+def _commit(partial: Path, root: Path) -> None:
+    """Put the finished directory in its place; an artifact that was there is whole until then."""
+    old = root.with_name(root.name + ".old")
+    if root.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(root, old)
+    os.replace(partial, root)
+    _sync_directory(root.parent)
+    # The lock leaves last and from its new place: whoever waits for it must not take it for a fresh one.
+    for name in (_STATE, _LOCK):
+        (root / name).unlink(missing_ok=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _state(partial: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages an interrupted run of the same request finished; a different request starts afresh."""
-    wanted = json.loads(json.dumps(request))
+    """The stages an interrupted run of the same request finished; a different request starts afresh.
+
+    Whatever else the interrupted run left is removed: half-written files, an early manifest.
+    """
+    state: dict[str, Any] = {"request": json.loads(json.dumps(request)), "stages": {}, "files": [], "notes": {}}
     try:
-        state: dict[str, Any] = json.loads((partial / _STATE).read_bytes())
-        if state["request"] == wanted:
-            return state
-    except (FileNotFoundError, ValueError, KeyError):
-        pass
+        found = json.loads((partial / _STATE).read_bytes())
+        if found["request"] == state["request"]:
+            state.update({key: found[key] for key in state})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass  # nothing was finished, or the state was cut short: start afresh
     for path in partial.iterdir():
-        if path.name != _LOCK:
+        if path.name not in (_LOCK, _STATE, *state["files"]) or (path.name == _STATE and not state["stages"]):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return {"request": wanted, "stages": {}}
+    return state
+
+
+def finished_stages(target: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The stages that an interrupted run of a fit or an index for `target` had finished."""
+    try:
+        return tuple(json.loads((_partial(Path(target)) / _STATE).read_bytes())["stages"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ()
 
 
 @contextmanager
 def _locked(partial: Path) -> Iterator[None]:
-    with (partial / _LOCK).open("w") as lock:
+    taken = AlreadyExists(f"another process is writing {str(partial)!r}", metadata={"path": partial})
+    path = partial / _LOCK
+    try:
+        lock = path.open("w")
+    except FileNotFoundError:  # the other process committed or gave up in this moment
+        raise taken from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyExists(f"another process is writing {str(partial)!r}", metadata={"path": partial}) from None
+            if os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+                raise taken
+        except (BlockingIOError, FileNotFoundError):
+            raise taken from None
         yield
 
 
-def _listing(partial: Path) -> dict[str, Any]:
-    listing = {}
+def _listing(partial: Path) -> list[str]:
+    """Names of the files so far, each on the disk."""
+    names = []
     for path in sorted(partial.iterdir()):
-        if path.name in (_STATE, _LOCK):
+        if path.name in (_STATE, _LOCK, MANIFEST):
             continue
-        if path.suffix not in SUFFIXES or not path.is_file():
+        if not is_file_name(path.name) or not path.is_file():
             raise ValueError(f"artifacts hold plain files with suffix {sorted(SUFFIXES)}, not {path.name!r}")
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
-        listing[path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-    return listing
+        names.append(path.name)
+    return names
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def _write_durably(path: Path, data: bytes) -> None:
