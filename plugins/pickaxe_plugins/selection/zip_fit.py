@@ -104,7 +104,10 @@ class ZipFit(Method[Params]):
         "One compression per pair of text and target: some 25 µs for two texts of 600 bytes with gzip, 4 µs with lz4, "
         "on one core.  Memory: the targets and one batch."
     )
-    reproduced = ""
+    reproduced = (
+        "Sizes, similarities and order of the authors' class, exactly (golden cases).  Precision@100 for code among "
+        "150 code and 150 prose chunks: 0.97 with gzip 6, 0.95 with gzip 1, 0.88 with lz4."
+    )
 
     @classmethod
     def example(cls) -> Example:

@@ -137,6 +137,7 @@ def test_gzip_level_0_is_a_length_score_and_says_so() -> None:
         size, sizes = len(text.encode()) + 23, [len(target.encode()) + 23 for target in TARGETS]
         assert scores["alignment"][row] == pytest.approx(np.mean([23 / max(size, each) for each in sizes]), abs=1e-9)
     assert {flag.reason for flag in scores.flags} == {"not-compressed"}
+    assert handle.artifact is not None
     assert "without compressing" in handle.artifact.notes["warning"]
 
 
@@ -268,6 +269,7 @@ def test_stored_sizes_are_used_only_for_what_they_were_made_with(tmp_path: Path)
     np.testing.assert_array_equal(other.score(TEXTS)["alignment"], wanted["alignment"])
     same = pickaxe.scorer("zip-fit", artifact=tmp_path / "art")
     np.testing.assert_array_equal(same.score(TEXTS)["alignment"], scored()["alignment"])
+    assert same.artifact is not None
     notes = same.artifact.notes
     assert notes["targets"] == len(TARGETS)
     assert notes["sizes_of"]["library"] == f"zlib {zlib.ZLIB_RUNTIME_VERSION}"
