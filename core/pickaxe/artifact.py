@@ -214,8 +214,9 @@ def writing(
     """Make the artifact at `target`: the block writes files, its normal end commits them in one rename.
 
     If the block raises, nothing appears at `target`; stages marked as finished stay in `<target>.partial` and
-    the same fit resumes there; `inputs` (the seed, what the fit starts from) tell it from another.  Raises `AlreadyExists` when `target` exists (unless it is an artifact and
-    `overwrite` is set) or another process is writing it.
+    the same fit resumes there; `inputs` (the seed, what the fit starts from) tell it from another.  Raises
+    `AlreadyExists` when `target` exists (unless it is an artifact and `overwrite` is set) or another process is
+    writing it.
     """
     from pickaxe.version import __version__
 

@@ -14,30 +14,39 @@ from pickaxe.errors import MethodFailed
 from pickaxe.testing import Check, anyrole, attempt, checks, conforms, expect_failure, run
 from pickaxe.testing.check import SPECS
 
-for _name in ("heavy", "broken_anyrole", "broken_scorers", "broken_finders", "broken_decoders", "broken_fits"):
+for _name in (
+    "heavy",
+    "broken_anyrole",
+    "broken_scorers",
+    "broken_finders",
+    "broken_decoders",
+    "broken_fits",
+    "broken_wire",
+):
     importlib.import_module(_name)  # each enters its methods into BROKEN
 
 FAULTS = [pytest.param(check, kind, id=f"{check}-{kind.__name__}") for check, kinds in BROKEN.items() for kind in kinds]
 SUBPROCESS = {"anyrole.light_import", "anyrole.processes", "fit.elsewhere_without_training_libraries"}
 """Checks that start an interpreter each: they run on a broken method only where they must find its fault."""
 
-test_good_scorer = conforms(good.GoodScorer)
-test_good_group_scorer = conforms(good.GoodGroupScorer)
-test_good_retriever = conforms(good.GoodRetriever)
-test_good_reranker = conforms(good.GoodReranker)
-test_good_decoder = conforms(good.GoodDecoder)
+test_good_scorer = conforms(good.GoodScorer, wire=True)
+test_good_group_scorer = conforms(good.GoodGroupScorer, wire=True)
+test_good_retriever = conforms(good.GoodRetriever, wire=True)
+test_good_reranker = conforms(good.GoodReranker, wire=True)
+test_good_decoder = conforms(good.GoodDecoder, wire=True)
 
 
 @pytest.mark.parametrize(("check", "kind"), FAULTS)
 def test_finds_exactly_the_fault(check: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anyrole, "CANCEL_BOUND", 0.5)
-    wanted = [each for each in checks(kind) if each.id not in SUBPROCESS or each.id == check]
+    over_wire = check.startswith("wire.")
+    wanted = [each for each in checks(kind, wire=over_wire) if each.id not in SUBPROCESS or each.id == check]
     failed = {each.id: outcome.message for each in wanted if not (outcome := attempt(each)).passed}
     assert set(failed) == {check, *ALSO[kind]}, failed
 
 
 def test_every_check_has_a_method_that_fails_it() -> None:
-    assert {spec.id for spec in SPECS} == {*BROKEN, "fit.tampering"}
+    assert {spec.id for spec in SPECS} | {"wire.card", "wire.equal"} == {*BROKEN, "fit.tampering"}
 
 
 def test_finds_artifacts_whose_digests_nobody_checks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def unknown_parameter(subject: Subject) -> None:
 
 def _refused(subject: Subject, name: str, value: Any) -> None:
     try:
-        subject.open(subject.roles[0], None, **{name: value})
+        subject.ask(subject.roles[0], **{name: value})
     except InvalidParams as error:
         named = [violation.field for violation in error.violations]
         hit = any(field.partition(".")[0].partition("[")[0] == name for field in named)

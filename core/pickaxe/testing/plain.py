@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -23,7 +24,7 @@ def plain(value: Any) -> Any:
         case np.generic():
             return plain(value.item())
         case float():
-            return value.hex()
+            return _number(value)
         case Mapping():
             return {str(key): plain(part) for key, part in value.items() if not str(key).endswith("seconds")}
         case str() | bytes() | None | bool() | int():
@@ -31,6 +32,12 @@ def plain(value: Any) -> Any:
         case Iterable():
             return [plain(part) for part in value]
     raise TypeError(f"{type(value).__name__} cannot be compared")
+
+
+def _number(value: float) -> int | str:
+    """Whole numbers as such, for JSON tells no 4.0 from 4; all others (and -0.0) in hexadecimal."""
+    whole = value.is_integer() and abs(value) < 2**53 and (value or math.copysign(1, value) > 0)
+    return int(value) if whole else value.hex()
 
 
 def difference(one: Any, other: Any, place: str = "") -> str:

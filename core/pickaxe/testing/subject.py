@@ -90,6 +90,10 @@ class Subject:
         """A handle with the example's parameters."""
         return self.door(self.name, role, {**self.params, **params}, artifact)
 
+    def ask(self, role: str, **params: Any) -> None:
+        """Whatever makes this door look at the parameters."""
+        self.open(role, None, **params)
+
     def handle(self, role: str) -> Any:
         """A handle that can answer: fitted and indexed on the example where the role needs it."""
         return self.open(role, self.artifact(role))
