@@ -1,0 +1,1 @@
+"""Methods that put candidates into a better order."""
