@@ -97,6 +97,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._shared: Shared | None = None
         self._server: grpc.aio.Server | None = None
+        self._hurry = asyncio.Event()
 
     @property
     def address(self) -> str:
@@ -165,29 +166,32 @@ class Server:
             await self._health.set(name, status)
 
     async def stop(self, *, wait: float | None = None, grace: float | None = None) -> None:
-        """Drain and end.  Without arguments the settings' waits apply."""
+        """Drain and end.  Without arguments the settings' waits apply; `hurry` cuts them short."""
         server, shared = self._server, self._shared
         if server is None or shared is None:
             return
         self._server = None
         wait = self.settings.drain_wait if wait is None else wait
-        grace = self.settings.drain_grace if grace is None else grace
         shared.phase = Phase.LEAVING
         await self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
         log.info("leaving: calls are refused in %.1f s", wait)
-        await asyncio.sleep(wait)
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({hurried}, timeout=wait)
         shared.phase = Phase.REFUSING
         jobs = asyncio.create_task(shared.jobs.close())
-        await server.stop(grace)
-        await jobs
+        stopping = asyncio.create_task(server.stop(self.settings.drain_grace if grace is None else grace))
+        await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not stopping.done():
+            await server.stop(0)
+        await asyncio.gather(stopping, jobs)
         shared.lanes.close()
         shared.host.close()
         log.info("ended")
 
-    async def wait(self) -> None:
-        """Until `stop` has ended the server."""
-        if self._server is not None:
-            await self._server.wait_for_termination()
+    def hurry(self) -> None:
+        """Let a `stop` that waits go on at once, cancelling the calls that still run."""
+        self._hurry.set()
 
 
 def serve(settings: Settings) -> None:
@@ -199,22 +203,18 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     server = Server(settings)
     asked = asyncio.Event()
-    hurry = asyncio.Event()
 
     def on_signal() -> None:
-        (hurry if asked.is_set() else asked).set()
+        if asked.is_set():
+            server.hurry()
+        asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     await server.start()
     print(f"pickaxe serves at {server.address}", flush=True)
     await asked.wait()
-    draining = asyncio.create_task(server.stop())
-    hurrying = asyncio.create_task(hurry.wait())
-    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-    hurrying.cancel()
-    if not draining.done():
-        draining.cancel()
+    await server.stop()
 
 
 class LocalServer:

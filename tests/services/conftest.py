@@ -12,10 +12,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import service_methods  # noqa: E402
+import service_methods
 
-from pickaxe import catalog  # noqa: E402
-from pickaxe_services import Client, LocalServer, Settings, connect  # noqa: E402
+from pickaxe import catalog
+from pickaxe_services import Client, LocalServer, Settings, connect
 
 
 @pytest.fixture(autouse=True)

@@ -270,6 +270,28 @@ class Mean(Method[Params]):
         return Scores({"distance": np.array([-abs(len(text) - mean) for text in items.texts()], np.float32)})
 
 
+class JobParams(Params):
+    do: str = pydantic.Field(default="succeed", description="What the job's process does; see job_script.py.")
+
+
+class Job(Method[JobParams]):
+    """Fitted by job_script.py."""
+
+    Params = JobParams
+    scope = "item"
+    columns = (Column("value", "The number of examples."),)
+    fitted = "required"
+
+    @hookimpl
+    def fit(self, examples: Iterable[Item], out: ArtifactWriter) -> Iterator[Progress]:
+        yield Progress("never")
+
+    @hookimpl
+    def score(self, items: Items) -> Scores:
+        assert self.artifact is not None
+        return Scores({"value": np.full(len(items), self.artifact.read_json("count.json"), np.float32)})
+
+
 METHODS: dict[str, tuple[type[Method[Any]], str]] = {
     "t-length": (Length, "scorer"),
     "t-reporting": (Reporting, "scorer"),
@@ -277,6 +299,7 @@ METHODS: dict[str, tuple[type[Method[Any]], str]] = {
     "t-stuck": (Stuck, "scorer"),
     "t-broken": (Broken, "scorer"),
     "t-mean": (Mean, "scorer"),
+    "t-job": (Job, "scorer"),
     "t-find": (Find, "retriever"),
     "t-order": (Order, "reranker"),
     "t-words": (Words, "decoder"),

@@ -8,7 +8,7 @@ from itertools import islice
 
 from pickaxe.call import Call
 from pickaxe.data import Item
-from pickaxe.errors import Cancelled, Unreachable
+from pickaxe.errors import Cancelled, Draining, Unreachable
 from pickaxe.handle.base import ItemLike, OnProgress, as_item
 from pickaxe.v1 import job_pb2, job_pb2_grpc
 from pickaxe_services.client.transport import Transport
@@ -73,7 +73,7 @@ class Jobs:
         for attempt in range(RECONNECTS + 1):
             try:
                 return self._follow(name, call, progress)
-            except Unreachable:
+            except (Draining, Unreachable):
                 if attempt == RECONNECTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")

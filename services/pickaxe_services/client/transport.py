@@ -1,12 +1,13 @@
 """One channel to a server: deadlines, retries, and the server's errors as exceptions.
 
-What is repeated: UNAVAILABLE on single-answer calls, by gRPC itself (`SERVICE_CONFIG`), and `Overloaded` with the
+What is repeated: UNAVAILABLE on single-answer calls, by gRPC itself (`service_config`), and `Overloaded` with the
 wait that the server asks for.  Streams are never repeated once they have begun.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import grpc
 import tenacity
 
 from pickaxe.call import Call
-from pickaxe.errors import DeadlineExceeded, Overloaded, Unmet
+from pickaxe.errors import Cancelled, DeadlineExceeded, Draining, Overloaded, PickaxeError, Unmet
 from pickaxe_services.status import from_rpc_error
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Transport:
     def __init__(self, target: str, *, tls: TLS | None, timeout: float | None, retries: int, tenant: str) -> None:
         self.target, self.tenant = target, tenant
         self._timeout, self._retries = timeout, retries
+        self._closed = False
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", service_config(target)),
             ("grpc.max_receive_message_length", -1),
@@ -96,6 +98,7 @@ class Transport:
             self.channel = grpc.secure_channel(target, tls.credentials(), options)
 
     def close(self) -> None:
+        self._closed = True
         self.channel.close()
 
     def call(self, timeout: float | None, seed: int, budget: int | None = None) -> Call:
@@ -106,7 +109,7 @@ class Transport:
         """The one answer of a call that may be repeated."""
         call = call or self.call(None, 0)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Overloaded),
+            retry=tenacity.retry_if_exception(_worth_another_try),
             stop=_stop(self._retries, call),
             wait=_wait,
             reraise=True,
@@ -125,6 +128,8 @@ class Transport:
     def _result(self, start: Callable[[], Any], call: Call, sent: Sent | None = None) -> Any:
         call.check()
         future = start()
+        if sent is not None:
+            sent.attach(future)
         try:
             with call.interruptible(future.cancel):
                 return future.result()
@@ -137,47 +142,75 @@ class Transport:
     def stream(self, method: Any, request: Any, call: Call) -> Iterator[Any]:
         """The answers of a streaming call; closing the iterator cancels it.
 
-        `request` may be one message or `Sent`, a stream of them.
+        `request` is one message, or `Sent`: a stream of them.
         """
         call.check()
         answers = method(request, timeout=call.remaining())
+        sent = request if isinstance(request, Sent) else None
+        if sent is not None:
+            sent.attach(answers)
         try:
             with call.interruptible(answers.cancel):
                 yield from answers
         except grpc.RpcError as error:
-            raise self._error(error, answers, call, request if isinstance(request, Sent) else None) from None
+            raise self._error(error, answers, call, sent) from None
         finally:
             answers.cancel()
 
-    def _error(self, error: Any, future: Any, call: Call, sent: Sent | None) -> BaseException:
+    def _error(self, error: Any, future: Any, call: Call, sent: Sent | None) -> Exception:
         if sent is not None and sent.failure is not None:
             return sent.failure
-        if call.expired and future.code() is grpc.StatusCode.CANCELLED:
-            return DeadlineExceeded("the deadline passed before the work was done", metadata={"address": self.target})
-        return from_rpc_error(future, self.target)
+        told = from_rpc_error(future, self.target)
+        if told.metadata.get("code") != "CANCELLED":
+            return told  # the server's own word, or another code of the transport
+        metadata = told.metadata
+        if call.expired:
+            return DeadlineExceeded("the deadline passed before the work was done", metadata=metadata)
+        if call.cancelled or self._closed:
+            return Cancelled("the call was cancelled", metadata=metadata)
+        return Draining(
+            f"the server at {self.target} ended the call: it shuts down", metadata=metadata, retry_after=0.1
+        )
 
 
 class Sent(Iterator[Any]):
-    """Requests on their way, drawn by gRPC's own thread; keeps what drawing them raised."""
+    """Requests on their way, drawn by gRPC's own thread.
+
+    What drawing them raises is kept for the caller, and the call cancelled: to the server a broken stream must not
+    look like a finished one.
+    """
 
     def __init__(self, requests: Iterable[Any]) -> None:
         self._requests = iter(requests)
+        self._attached = threading.Event()
+        self._call: Any = None
         self.failure: Exception | None = None
+
+    def attach(self, call: Any) -> None:
+        self._call = call
+        self._attached.set()
 
     def __next__(self) -> Any:
         try:
             return next(self._requests)
         except StopIteration:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again where the answer is awaited
             self.failure = error
-            raise
+        self._attached.wait()
+        self._call.cancel()
+        raise StopIteration
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    """An overloaded server, or a call that met the very end of a server: gRPC's own retries do not cover these."""
+    return isinstance(error, Overloaded) or (isinstance(error, Draining) and error.metadata.get("code") == "CANCELLED")
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
     """What the server asked for, and a little more on each further attempt."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, Overloaded) and error.retry_after else 0.1
+    asked = (error.retry_after if isinstance(error, PickaxeError) else None) or 0.1
     jittered = tenacity.wait_random(0, 0.2 * asked)(state)
     return asked * 1.5 ** (state.attempt_number - 1) + jittered
 
