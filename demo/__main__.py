@@ -29,7 +29,7 @@ def main(output: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pickaxe-demo-") as root:
         settings = Settings(root=Path(root), port=0)
         with console.status("starting the server"), LocalServer(settings) as address:
-            console.print(f"server on {address}, {len(data.documents)} documents, {len(data.questions)} questions")
+            console.print(f"server on {address}, {len(data.documents)} documents, {len(data.requests)} requests")
             for step in job.run(connect(address), data):
                 console.print(f"  {step.title:<15} {step.method:<18} {step.seconds:6.1f} s  {step.quality}")
                 steps.append(step)

@@ -1,4 +1,4 @@
-"""The demo's real input: encyclopaedic passages with judged questions, mixed with biomedical abstracts."""
+"""The demo's real input: descriptions of tools with judged requests, mixed with passages nobody asks for."""
 
 from __future__ import annotations
 
@@ -11,42 +11,38 @@ from typing import Any
 from pickaxe import Item, generator
 
 DATA = Path(__file__).parent / "data"
-TARGETS = 20
-QUESTIONS = 100
+TARGETS = 30
+REQUESTS = 100
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """`documents` are mixed; `encyclopaedic` holds the ids a user wants; `qrels` judge the questions."""
+    """`documents` are mixed; `tools` holds the ids a user wants; `qrels` judge the requests."""
 
     targets: list[Item]
     documents: list[Item]
-    encyclopaedic: frozenset[str]
-    questions: list[Item]
-    answers: dict[str, list[str]]
+    tools: frozenset[str]
+    requests: list[Item]
     qrels: dict[str, dict[str, int]]
 
 
 def load(seed: int = 0) -> Corpus:
-    """Twenty passages become targets; a hundred questions on the other passages are drawn by seed."""
+    """Thirty descriptions become targets; a hundred requests for the other tools are drawn by seed."""
+    tools = [Item(row["id"], row["text"]) for row in _rows("tools.jsonl")]
     passages = [Item(row["id"], row["text"]) for row in _rows("xquad_passages.jsonl")]
-    abstracts = [Item(f"pubmed-{row['id']}", row["text"]) for row in _rows("pubmedqa_abstracts.jsonl")]
-    chosen = set(generator(seed, "targets").permutation(len(passages))[:TARGETS].tolist())
-    targets = [item for row, item in enumerate(passages) if row in chosen]
-    wanted = [item for row, item in enumerate(passages) if row not in chosen]
-    known = {item.id for item in wanted}
-    asked = [row for row in _rows("xquad_questions.jsonl") if set(row["relevant"]) <= known]
-    drawn = sorted(generator(seed, "questions").permutation(len(asked))[:QUESTIONS].tolist())
-    rows = [asked[index] for index in drawn]
-    mixed = wanted + abstracts
-    order = generator(seed, "mix").permutation(len(mixed))
+    order = generator(seed, "targets").permutation(len(tools))
+    targets = [tools[row] for row in sorted(order[:TARGETS])]
+    wanted = [tools[row] for row in sorted(order[TARGETS:])]
+    known = frozenset(item.id for item in wanted)
+    asked = [row for row in _rows("requests.jsonl") if known.issuperset(row["relevant"])]
+    drawn = [asked[row] for row in sorted(generator(seed, "requests").permutation(len(asked))[:REQUESTS])]
+    mixed = wanted + passages
     return Corpus(
         targets=targets,
-        documents=[mixed[index] for index in order],
-        encyclopaedic=frozenset(known),
-        questions=[Item(row["id"], row["query"]) for row in rows],
-        answers={row["id"]: row["answers"] for row in rows},
-        qrels={row["id"]: dict.fromkeys(row["relevant"], 1) for row in rows},
+        documents=[mixed[row] for row in generator(seed, "mix").permutation(len(mixed))],
+        tools=known,
+        requests=[Item(row["id"], row["query"].strip()) for row in drawn],
+        qrels={row["id"]: dict.fromkeys(row["relevant"], 1) for row in drawn},
     )
 
 

@@ -11,11 +11,14 @@ import numpy as np
 
 from demo.corpus import Corpus
 from pickaxe import Item, Message, Prompt, Sampling
-from pickaxe.metrics import ndcg
+from pickaxe.metrics import mean, ndcg, recall
 
-KEEP = 0.75
+KEEP = 0.45
 DEPTH = 20
 ANSWERED = 10
+OFFERED = 3
+
+Run = dict[str, list[str]]
 
 
 @dataclass
@@ -46,29 +49,29 @@ def run(server: Any, corpus: Corpus) -> Iterator[Step]:
     yield step
     step, index = timed(lambda: build_index(server, picked))
     yield step
-    step, runs = timed(lambda: search(index, corpus))
+    step, found = timed(lambda: search(index, corpus))
     yield step
-    step, better = timed(lambda: rerank(server, corpus, runs, by_id))
+    step, better = timed(lambda: rerank(server, corpus, found, by_id))
     yield step
     step, _ = timed(lambda: decode(server, corpus, better, by_id))
     yield step
 
 
 def pick(server: Any, corpus: Corpus) -> tuple[Step, list[Item]]:
-    """Score the mixed corpus by its likeness to twenty passages and keep the best three quarters."""
+    """Score the mixed corpus by its likeness to thirty descriptions of tools and keep the best part."""
     scorer = server.scorer("zip-fit").fit(corpus.targets)
     alignment = scorer.score(corpus.documents).primary
     order = np.argsort(-alignment, kind="stable")
     kept = [corpus.documents[row] for row in order[: round(KEEP * len(order))]]
-    is_wanted = np.array([item.id in corpus.encyclopaedic for item in corpus.documents])
-    wanted = sum(item.id in corpus.encyclopaedic for item in kept)
-    share, before = wanted / len(kept), len(corpus.encyclopaedic) / len(corpus.documents)
+    is_wanted = np.array([item.id in corpus.tools for item in corpus.documents])
+    wanted = sum(item.id in corpus.tools for item in kept)
+    share, before = wanted / len(kept), len(corpus.tools) / len(corpus.documents)
     step = Step(
         "score and pick",
         "zip-fit",
         "",
         f"{len(corpus.documents)} scored, {len(kept)} kept",
-        f"encyclopaedic {before:.0%} → {share:.0%} (recall {wanted / len(corpus.encyclopaedic):.0%})",
+        f"tools {before:.0%} → {share:.0%} (recall {wanted / len(corpus.tools):.0%})",
         details={
             "wanted": alignment[is_wanted].tolist(),
             "other": alignment[~is_wanted].tolist(),
@@ -83,65 +86,57 @@ def build_index(server: Any, documents: list[Item]) -> tuple[Step, Any]:
     return Step("index", "chronicles", "", f"{len(documents)} documents", "BM25"), index
 
 
-def search(index: Any, corpus: Corpus) -> tuple[Step, dict[str, dict[str, float]]]:
-    results = index.search(corpus.questions, k=DEPTH)
-    runs = {
-        question.id: {hit.id: hit.score for hit in hits}
-        for question, hits in zip(corpus.questions, results, strict=True)
-    }
-    per_query = ndcg(corpus.qrels, runs, 10)
-    found = np.mean([any(doc in runs[query] for doc in relevant) for query, relevant in corpus.qrels.items()])
+def search(index: Any, corpus: Corpus) -> tuple[Step, Run]:
+    results = index.search(corpus.requests, k=DEPTH)
+    found = {item.id: [hit.id for hit in hits] for item, hits in zip(corpus.requests, results, strict=True)}
     step = Step(
         "search",
         "chronicles",
         "",
-        f"{len(runs)} questions, top {DEPTH}",
-        f"nDCG@10 {_mean(per_query):.3f} (answer in the top {DEPTH}: {found:.0%})",
-        details={"ndcg": per_query},
+        f"{len(found)} requests, top {DEPTH}",
+        f"nDCG@10 {mean(ndcg(found, corpus.qrels)):.3f}, recall@{DEPTH} {mean(recall(found, corpus.qrels, DEPTH)):.0%}",
     )
-    return step, runs
+    return step, found
 
 
-def rerank(
-    server: Any, corpus: Corpus, runs: dict[str, dict[str, float]], by_id: dict[str, Item]
-) -> tuple[Step, dict[str, dict[str, float]]]:
-    """Full ranking of the hits; the window ranker orders by encoder similarity of question and passage."""
+def rerank(server: Any, corpus: Corpus, found: Run, by_id: dict[str, Item]) -> tuple[Step, Run]:
+    """Full ranking of the hits; the window ranker orders by encoder similarity of request and description."""
     reranker = server.reranker("fullrank", ranker="encoder")
-    better = {}
-    for question in corpus.questions:
-        ranking = reranker.rerank(question, [by_id[doc] for doc in runs[question.id]])
-        better[question.id] = {entry.id: 1.0 / (place + 1) for place, entry in enumerate(ranking)}
-    before, after = ndcg(corpus.qrels, runs, 10), ndcg(corpus.qrels, better, 10)
+    better = {
+        request.id: reranker.rerank(request, [by_id[doc] for doc in found[request.id]]).ids
+        for request in corpus.requests
+    }
+    before, after = ndcg(found, corpus.qrels), ndcg(better, corpus.qrels)
     step = Step(
         "rerank",
         "fullrank",
         "",
-        f"{len(runs)} questions x {DEPTH} passages",
-        f"nDCG@10 {_mean(before):.3f} → {_mean(after):.3f} (ranker: encoder similarities)",
+        f"{len(found)} requests x {DEPTH} descriptions",
+        f"nDCG@10 {mean(before):.3f} → {mean(after):.3f} (ranker: encoder similarities)",
         details={"before": before, "after": after},
     )
     return step, better
 
 
-def decode(server: Any, corpus: Corpus, runs: dict[str, dict[str, float]], by_id: dict[str, Item]) -> tuple[Step, None]:
-    """Greedy answers to the first questions, each from its best passage."""
-    asked = corpus.questions[:ANSWERED]
-    best = [by_id[next(iter(runs[item.id]))] for item in asked]
+def decode(server: Any, corpus: Corpus, found: Run, by_id: dict[str, Item]) -> tuple[Step, None]:
+    """Greedy answers to the first requests, each from the three best descriptions."""
+    asked = corpus.requests[:ANSWERED]
+    best = [[by_id[doc] for doc in found[item.id][:OFFERED]] for item in asked]
     greedy = Sampling(max_tokens=40, temperature=0.0)
     prompts = [
-        Prompt(messages=(Message("user", _question(item, passage)),), sampling=greedy)
-        for item, passage in zip(asked, best, strict=True)
+        Prompt(messages=(Message("user", _instruction(item, tools)),), sampling=greedy)
+        for item, tools in zip(asked, best, strict=True)
     ]
     completions = [each for each in server.decoder("repeated-sampling").complete(prompts) if each.choice == 0]
     answers = [
         {
-            "question": item.text,
-            "passage": passage.id,
+            "request": item.text,
+            "offered": [tool.id for tool in tools],
             "answer": each.text.strip(),
-            "reference": corpus.answers[item.id],
-            "right": any(reference.lower() in each.text.lower() for reference in corpus.answers[item.id]),
+            "reference": list(corpus.qrels[item.id]),
+            "right": any(tool.lower() in each.text.lower() for tool in corpus.qrels[item.id]),
         }
-        for item, passage, each in zip(asked, best, completions, strict=True)
+        for item, tools, each in zip(asked, best, completions, strict=True)
     ]
     right = sum(bool(answer["right"]) for answer in answers)
     tokens = sum(len(each.token_ids) for each in completions)
@@ -150,15 +145,12 @@ def decode(server: Any, corpus: Corpus, runs: dict[str, dict[str, float]], by_id
         "repeated-sampling",
         "",
         f"{len(answers)} answers, {tokens} tokens",
-        f"{right} of {len(answers)} contain the reference answer",
+        f"{right} of {len(answers)} name the right tool",
         details={"answers": answers},
     )
     return step, None
 
 
-def _question(question: Item, passage: Item) -> str:
-    return f"{passage.text}\n\nAnswer briefly, with words of the text above: {question.text}"
-
-
-def _mean(per_query: dict[str, float]) -> float:
-    return float(np.mean(list(per_query.values())))
+def _instruction(request: Item, tools: list[Item]) -> str:
+    offered = "\n".join(f"- {tool.id}: {tool.text}" for tool in tools)
+    return f"Tools:\n{offered}\n\nRequest: {request.text}\n\nWhich of the tools fits the request? Answer with its name."

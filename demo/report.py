@@ -31,8 +31,8 @@ def write(path: Path, steps: Sequence[Step]) -> None:
         steps=steps,
         answers=by_title["decode"]["answers"],
         plots=[
-            ("How like the target passages each document is", _svg(_alignments, by_title["score and pick"])),
-            ("Gain in nDCG@10 of each question by reranking", _svg(_gains, by_title["rerank"])),
+            ("How like the target descriptions each document is", _svg(_alignments, by_title["score and pick"])),
+            ("Gain in nDCG@10 of each request by reranking", _svg(_gains, by_title["rerank"])),
             ("Where the time went", _svg(_times, steps)),
         ],
         version=__version__,
@@ -55,8 +55,8 @@ def _svg(draw: Callable[[Any, Any], None], data: Any) -> str:
 
 def _alignments(axes: Any, details: dict[str, Any]) -> None:
     bins = np.linspace(min(details["wanted"] + details["other"]), max(details["wanted"] + details["other"]), 40)
-    axes.hist(details["wanted"], bins, alpha=0.7, color=BLUE, label="encyclopaedic passages")
-    axes.hist(details["other"], bins, alpha=0.7, color=ORANGE, label="biomedical abstracts")
+    axes.hist(details["wanted"], bins, alpha=0.7, color=BLUE, label="descriptions of tools")
+    axes.hist(details["other"], bins, alpha=0.7, color=ORANGE, label="passages of articles")
     axes.axvline(details["cut"], color=GREY, linestyle="--", label="kept from here on")
     axes.set(xlabel="alignment (zip-fit, gzip 6)", ylabel="documents")
     axes.legend(frameon=False)
@@ -67,7 +67,7 @@ def _gains(axes: Any, details: dict[str, Any]) -> None:
     delta = np.array([details["after"][query] - details["before"][query] for query in queries])
     axes.bar(range(len(delta)), delta, color=np.where(delta < 0, ORANGE, BLUE), width=1.0)
     axes.axhline(delta.mean(), color=GREY, linestyle="--", label=f"mean {delta.mean():+.3f}")
-    axes.set(xlabel="questions, by gain", ylabel="gain in nDCG@10")
+    axes.set(xlabel="requests, by gain", ylabel="gain in nDCG@10")
     axes.legend(frameon=False)
 
 
