@@ -7,7 +7,7 @@ enough.  Kept is the W of the epoch with the best validation accuracy, before an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,14 +30,61 @@ def custom_cosine(queries: np.ndarray, documents: np.ndarray, matrix: np.ndarray
 
 @dataclass(frozen=True)
 class Pairs:
-    """Embeddings of questions and texts, row by row, and the cosine wanted of each pair (1, 0 or -1)."""
+    """Labelled pairs: rows of `queries` (n, d) and of `documents` (m, d), and the cosine wanted (1, 0 or -1)."""
+
+    queries: np.ndarray
+    documents: np.ndarray
+    query_rows: np.ndarray
+    document_rows: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def cosines(self, matrix: np.ndarray) -> np.ndarray:
+        """(pairs,) cosines after W."""
+        left, right = normalised(self.queries @ matrix), normalised(self.documents @ matrix)
+        return np.einsum("ij,ij->i", left[self.query_rows], right[self.document_rows])
+
+    def batch(self, pairs: np.ndarray) -> Batch:
+        """These pairs, with every embedding in them once."""
+        query_rows, own = np.unique(self.query_rows[pairs], return_inverse=True)
+        document_rows, others = np.unique(self.document_rows[pairs], return_inverse=True)
+        shape = len(query_rows), len(document_rows)
+        targets, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        targets[own, others] = self.targets[pairs]
+        weights[own, others] = np.float32(1 / len(pairs))
+        return Batch(self.queries[query_rows], self.documents[document_rows], targets, weights)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Embeddings (q, d) and (t, d), and for each of their q x t pairs the target and its weight in the loss."""
 
     queries: np.ndarray
     documents: np.ndarray
     targets: np.ndarray
+    weights: np.ndarray
 
-    def cosines(self, matrix: np.ndarray) -> np.ndarray:
-        return np.asarray((normalised(self.queries @ matrix) * normalised(self.documents @ matrix)).sum(1))
+    def loss_and_gradient(self, matrix: np.ndarray) -> tuple[float, np.ndarray]:
+        """Weighted sum of (cos(q W, d W) - target)^2 and its derivative by W, shaped like W."""
+        left, right = self.queries @ matrix, self.documents @ matrix
+        left_norm = np.maximum(np.linalg.norm(left, axis=1, keepdims=True), TINY)
+        right_norm = np.maximum(np.linalg.norm(right, axis=1, keepdims=True), TINY)
+        left, right = left / left_norm, right / right_norm
+        cosines = left @ right.T
+        error = cosines - self.targets
+        slope = 2 * self.weights * error
+        through = slope * cosines
+        gradient = self.queries.T @ ((slope @ right - through.sum(1)[:, None] * left) / left_norm)
+        gradient += self.documents.T @ ((slope.T @ left - through.sum(0)[:, None] * right) / right_norm)
+        return float((self.weights * error**2).sum()), gradient
+
+    def dropped(self, share: float, random: np.random.Generator) -> Batch:
+        """With this share of all embedding entries set to 0 and the rest scaled up."""
+        return replace(
+            self, queries=_dropped(self.queries, share, random), documents=_dropped(self.documents, share, random)
+        )
 
 
 @dataclass(frozen=True)
@@ -60,22 +107,6 @@ def accuracy(cosines: np.ndarray, targets: np.ndarray) -> float:
     return float(right[splits].max() / len(targets))
 
 
-def loss_and_gradient(
-    queries: np.ndarray, documents: np.ndarray, targets: np.ndarray, matrix: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Mean of (cos(q W, d W) - target)^2 and its derivative by W, shaped like W."""
-    left, right = queries @ matrix, documents @ matrix
-    left_norm = np.maximum(np.linalg.norm(left, axis=1, keepdims=True), TINY)
-    right_norm = np.maximum(np.linalg.norm(right, axis=1, keepdims=True), TINY)
-    left, right = left / left_norm, right / right_norm
-    cosine = (left * right).sum(1, keepdims=True)
-    error = cosine - targets[:, None]
-    slope = 2 * error / len(targets)
-    gradient = queries.T @ (slope * (right - cosine * left) / left_norm)
-    gradient += documents.T @ (slope * (left - cosine * right) / right_norm)
-    return float((error**2).mean()), gradient
-
-
 def train(
     training: Pairs, validation: Pairs, *, matrix_dim: int | None, lr: float, epochs: int, dropout: float,
     batch: int, seed: int,
@@ -87,13 +118,11 @@ def train(
     mean, square, step = np.zeros_like(matrix), np.zeros_like(matrix), 0
     for number in range(1, epochs + 1):
         random = generator(seed, "chronicles", "epoch", number)
-        order = random.permutation(len(training.targets))
+        order = random.permutation(len(training))
         losses = []
         for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            queries = _dropped(training.queries[rows], dropout, random)
-            documents = _dropped(training.documents[rows], dropout, random)
-            loss, gradient = loss_and_gradient(queries, documents, training.targets[rows], matrix)
+            drawn = training.batch(order[start : start + batch]).dropped(dropout, random)
+            loss, gradient = drawn.loss_and_gradient(matrix)
             losses.append(loss)
             step += 1
             mean = 0.9 * mean + 0.1 * gradient
@@ -127,19 +156,18 @@ def labelled_pairs(
     highest cosine, random ones are drawn per question.
     """
     count = min(negatives, len(documents) - 1)
-    left, right, targets = [np.arange(len(queries))], [gold], [np.ones(len(queries), np.float32)]
-    if count:
-        chosen = np.empty((len(queries), count), np.int64)
-        cosines = custom_cosine(queries, documents) if hard else np.empty(0)
-        for row, own in enumerate(gold):
-            if hard:
-                order = np.argsort(-cosines[row], kind="stable")
-                chosen[row] = order[order != own][:count]
-            else:
-                drawn = generator(seed, "chronicles", key, row).choice(len(documents) - 1, count, replace=False)
-                chosen[row] = drawn + (drawn >= own)
-        left.append(np.repeat(np.arange(len(queries)), count))
-        right.append(chosen.ravel())
-        targets.append(np.full(chosen.size, negative_target, np.float32))
-    rows, others = np.concatenate(left), np.concatenate(right)
-    return Pairs(queries[rows], documents[others], np.concatenate(targets))
+    rows = np.arange(len(queries))
+    chosen = np.empty((len(queries), count), np.int64)
+    cosines = custom_cosine(queries, documents) if hard else None
+    for row, own in enumerate(gold):
+        if cosines is not None:
+            order = np.argsort(-cosines[row], kind="stable")
+            chosen[row] = order[order != own][:count]
+        else:
+            drawn = generator(seed, "chronicles", key, row).choice(len(documents) - 1, count, replace=False)
+            chosen[row] = drawn + (drawn >= own)
+    targets = np.concatenate([np.ones(len(queries)), np.full(chosen.size, negative_target)]).astype(np.float32)
+    return Pairs(
+        queries, documents, np.concatenate([rows, np.repeat(rows, count)]),
+        np.concatenate([gold, chosen.ravel()]), targets,
+    )  # fmt: skip

@@ -55,7 +55,7 @@ class Params(pickaxe.Params):
     )
     negatives_per_query: int = Field(16, ge=1, description="W: how many of them per question.")
     negative_target: Literal[0, -1] = Field(0, description="W: the cosine wanted of a negative pair.")
-    batch_size: int = Field(512, ge=1, description="W: pairs per step.")
+    batch_size: int = Field(2048, ge=1, description="W: pairs per step.")
     validation_share: float = Field(
         0.2, gt=0, lt=1, description="W: share of the examples kept to choose the epoch, when no validation is given."
     )
@@ -266,8 +266,8 @@ class Chronicles(Method[Params]):
             "epoch": chosen.number,
             "validation_accuracy": chosen.accuracy,
             "validation_accuracy_before": history[0]["validation_accuracy"],
-            "training_pairs": len(training.targets),
-            "validation_pairs": len(checking.targets),
+            "training_pairs": len(training),
+            "validation_pairs": len(checking),
             "encoder": params.encoder,
             "seed": call.seed,
         }
