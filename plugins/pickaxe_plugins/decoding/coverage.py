@@ -102,7 +102,11 @@ class Coverage(Method[Params]):
     columns = (Column("pass_at_1", "Share of samples that are correct.", "float64"),)
     fitted = "optional"
     stages = ("fit",)
-    cost = "One table of log-factorials; 100,000 problems at 30 k in well under a second without bands."
+    cost = "One table of log-factorials; 100,000 problems at 30 k in about a second."
+    reproduced = (
+        "Exact pass@k, the law of a golden curve within 1e-3; on 100 additions sampled 64 times from SmolLM2-135M "
+        "the law fits within 0.0014 (T = 0.6) and 0.0065 (T = 1)."
+    )
 
     def declared_columns(self) -> tuple[Column, ...]:
         """The largest pass_at_k first, the others rising, then what each selection rule returns."""

@@ -92,6 +92,10 @@ class RepeatedSampling(Method[Params]):
         InputField("reference", "text", "The right answer, for verifier=reference.", False),
     )
     cost = "One reading of the prompt, then its samples decoded in batches on copies of its keys and values."
+    reproduced = (
+        "SmolLM2-135M on 100 two-digit additions: coverage 0.095 at 1 and 0.59 at 64 samples (T = 0.6), while the "
+        "majority vote stays at 0.18."
+    )
 
     @classmethod
     def example(cls) -> Example:

@@ -110,6 +110,10 @@ class MinKProb(Method[Params]):
     fitted = "optional"
     stages = ("score", "calibrate")
     cost = "One forward pass over all tokens; a second one for lowercase, another model's for ref."
+    reproduced = (
+        "The authors' columns and ROC figures on 41 given texts.  SmolLM2-135M, 24 famous passages against retellings: "
+        "AUC 0.65, 0.80, 0.85 at 8, 16, 24 words, below perplexity's 0.92 to 0.94.  Not run yet: members known exactly."
+    )
 
     def declared_columns(self) -> tuple[Column, ...]:
         """`min_k`, one column per ratio, the chosen baselines, counts, and the decision once calibrated."""
