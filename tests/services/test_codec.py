@@ -80,10 +80,23 @@ def same(left: Any, right: Any) -> bool:
             and (left.tolist() == right.tolist() if left.dtype.kind == "U" else left.tobytes() == right.tobytes())
         )
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+        return same_json(left, right)
     if isinstance(left, Item) and isinstance(right, Item):
-        return (left.id, left.text) == (right.id, right.text) and same(dict(left.fields), dict(right.fields))
+        return (
+            (left.id, left.text) == (right.id, right.text)
+            and left.fields.keys() == right.fields.keys()
+            and all(same(left.fields[key], right.fields[key]) for key in left.fields)
+        )
     return type(left) is type(right) and bool(left == right)
+
+
+def same_json(left: Any, right: Any) -> bool:
+    """Equality of JSON, where 1 and 1.0 are the same number, and true is none."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(same_json, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
 def wire(message: Any) -> Any:
