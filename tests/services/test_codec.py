@@ -91,7 +91,9 @@ def same(left: Any, right: Any) -> bool:
 
 
 def same_json(left: Any, right: Any) -> bool:
-    """Equality of JSON, where 1 and 1.0 are the same number, and true is none."""
+    """Equality of JSON, where 1 and 1.0 are the same number, and true is none; arrays as in `same`."""
+    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+        return same(left, right)
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
