@@ -48,7 +48,7 @@ const checks = {
   },
 
   async "reranks candidates"() {
-    const { ranking } = await client(RerankerService).rerank({
+    const { ranked } = await client(RerankerService).rerank({
       use: { method: "fullrank", params: { ranker: "encoder" } },
       query: { id: "q", text: "Which animal barks?" },
       candidates: [
@@ -56,7 +56,7 @@ const checks = {
         { id: "dog", text: "A dog is a domestic animal that barks." },
       ],
     });
-    assert.equal(ranking.ranked[0].id, "dog");
+    assert.equal(ranked[0].id, "dog");
   },
 
   async "streams a decode"() {
