@@ -68,12 +68,12 @@ class Artifact:
 
     @property
     def kind(self) -> Kind:
-        return self.manifest["kind"]  # type: ignore[no-any-return]
+        return self.manifest["kind"]
 
     @property
     def notes(self) -> Mapping[str, Any]:
         """What the method wrote down about the fit."""
-        return self.manifest.get("notes", {})  # type: ignore[no-any-return]
+        return self.manifest.get("notes", {})
 
     @property
     def bytes(self) -> int:
@@ -141,7 +141,7 @@ def _manifest(raw: bytes, path: object) -> dict[str, Any]:
         ) from error
     if not right:
         raise ArtifactCorrupt(f"the manifest of {str(path)!r} holds wrong values", metadata={"artifact": path})
-    return manifest  # type: ignore[no-any-return]
+    return manifest
 
 
 def is_file_name(name: object) -> bool:
@@ -192,7 +192,7 @@ class ArtifactWriter:
         _write_durably(self.path / _STATE, json.dumps(self._state).encode())
 
     def stage_notes(self, stage: str) -> Mapping[str, Any]:
-        return self._state["stages"][stage]  # type: ignore[no-any-return]
+        return self._state["stages"][stage]
 
 
 _STATE = ".state"

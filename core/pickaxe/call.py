@@ -35,8 +35,8 @@ class Call:
         """Most model calls this call may spend; None: no limit."""
         self.tenant = tenant
         self._cancelled = False
-        self._lock = threading.Lock()
-        self._interrupts: dict[int, Callable[[], None]] = {}
+        self._lock = threading.RLock()
+        self._interrupts: dict[object, Callable[[], None]] = {}
 
     @property
     def cancelled(self) -> bool:
@@ -66,26 +66,33 @@ class Call:
         """Mark the call as given up and interrupt what runs for it.  Safe from any thread, more than once."""
         with self._lock:
             self._cancelled = True
-            interrupts = list(self._interrupts.values())
-        for interrupt in interrupts:
-            interrupt()
+            for key in list(self._interrupts):
+                self._interrupt(key)
+
+    def _interrupt(self, key: object) -> None:
+        """Interrupt one block, unless it has ended: under the lock, so that it cannot end meanwhile."""
+        with self._lock:
+            if interrupt := self._interrupts.pop(key, None):
+                interrupt()
 
     @contextmanager
     def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Run `interrupt` (from another thread) if the call is cancelled or expires inside the block."""
+        """Run `interrupt` (from another thread) if the call is cancelled or expires inside the block.
+
+        It runs at most once and never after the block; it must not wait for the block to end.
+        """
         self.check()
-        timer = None
-        if (left := self.remaining()) is not None:
-            timer = threading.Timer(left, interrupt)
-            timer.daemon = True
-            timer.start()
-        key = id(interrupt)
+        key, timer = object(), None
         with self._lock:
             self._interrupts[key] = interrupt
             late = self._cancelled
+        if (left := self.remaining()) is not None:
+            timer = threading.Timer(left, self._interrupt, [key])
+            timer.daemon = True
+            timer.start()
         try:
             if late:
-                interrupt()
+                self._interrupt(key)
             yield
         finally:
             with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def _installed() -> tuple[Entry, ...]:
     ]
     wanted = os.environ.get("PICKAXE_PLUGINS")
     if wanted is not None:
-        allowed = {name.strip().lower().replace("_", "-") for name in wanted.split(",")}
+        allowed = {name.strip().lower().replace("_", "-").replace(".", "-") for name in wanted.split(",")}
         found = [entry for entry in found if entry.distribution in allowed]
     return tuple(sorted(found, key=lambda entry: (entry.name, ROLES.index(entry.role))))
 
@@ -124,7 +125,7 @@ def load(name: str, role: str | None = None) -> type[Method[Any]]:
         kind = chosen.point.load()
     except PickaxeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenMethod(
             f"{name!r} of {chosen.distribution} cannot be imported: {type(error).__name__}: {error}",
             metadata={"method": name, "distribution": chosen.distribution},
@@ -159,10 +160,11 @@ def load_file(target: str) -> type[Method[Any]]:
     if spec is None or spec.loader is None:
         raise BrokenMethod(f"{path!r} is not a Python module", metadata={"target": target})
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic and dataclasses look annotations up there
     try:
         spec.loader.exec_module(module)
         kind: type[Method[Any]] = getattr(module, attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenMethod(
             f"{target!r} cannot be imported: {type(error).__name__}: {error}", metadata={"target": target}
         ) from error
@@ -175,12 +177,27 @@ def describe(name: str) -> Card:
 
     chosen = entry(name)
     label = f"{chosen.distribution} {chosen.version}".strip()
-    return card_of(load(name, chosen.role), name, roles(name), label)
+    kind = load(name, chosen.role)
+    try:
+        return card_of(kind, name, roles(name), label)
+    except Exception as error:
+        raise BrokenMethod(
+            f"{name!r} of {label} cannot describe itself: {type(error).__name__}: {error}", metadata={"method": name}
+        ) from error
 
 
 def observers() -> list[object]:
-    """One new instance of every installed observer."""
-    return [point.load()() for point in points("pickaxe.observers")]
+    """One new instance of every installed observer; raises `BrokenMethod` naming one that cannot be made."""
+    made = []
+    for point in points("pickaxe.observers"):
+        try:
+            made.append(point.load()())
+        except Exception as error:
+            raise BrokenMethod(
+                f"observer {point.name!r} of {point.distribution} cannot be made: {type(error).__name__}: {error}",
+                metadata={"distribution": point.distribution},
+            ) from error
+    return made
 
 
 def table() -> Mapping[str, tuple[tuple[str, ...], str]]:
@@ -188,5 +205,5 @@ def table() -> Mapping[str, tuple[tuple[str, ...], str]]:
     found: dict[str, tuple[tuple[str, ...], str]] = {}
     for each in entries():
         held = found.get(each.name, ((), ""))[0]
-        found[each.name] = ((*held, each.role), f"{each.distribution} {each.version}".strip())
+        found[each.name] = (tuple(dict.fromkeys((*held, each.role))), f"{each.distribution} {each.version}".strip())
     return found

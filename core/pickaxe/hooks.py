@@ -6,7 +6,9 @@ Everything long is a generator: the caller pulls, and `close()` ends the work.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -95,6 +97,12 @@ class Relay(pluggy.PluginManager):
             self.check_pending()  # a misspelt hook is an error, not silence
         except pluggy.PluginValidationError as error:
             raise BrokenMethod(f"{type(method).__name__} does not follow the contract: {error}") from error
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """Properties are not looked at: that would run them, and some of them load models."""
+        if isinstance(inspect.getattr_static(plugin, name, None), (property, cached_property)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
     def implements(self, hook: str) -> bool:
         """Whether a plugin (and not only an observer) implements the hook."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Opened:
     def pull(self, hook: str, **arguments: Any) -> Iterator[Any]:
         """A generator hook, step by step, guarded alike; closing it closes the method's generator."""
         generator = self.call(hook, **arguments)
-        if generator is None or not hasattr(generator, "__next__"):
+        if not isinstance(generator, Generator):
             raise self.nonsense(f"{hook} returned {type(generator).__name__}, not a generator")
         try:
             while True:
@@ -65,7 +65,8 @@ class Opened:
                         return
                 yield value
         finally:
-            generator.close()
+            with self.guard():
+                generator.close()
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -73,7 +74,7 @@ class Opened:
             yield
         except PickaxeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin must not end the process that runs it
             raise MethodFailed(
                 f"{self.name} failed: {type(error).__name__}: {error}", metadata=self._identity()
             ) from error

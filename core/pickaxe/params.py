@@ -39,8 +39,7 @@ def parse(kind: type[P], values: Mapping[str, Any]) -> P:
         return kind.model_validate(dict(values))
     except pydantic.ValidationError as error:
         raise InvalidParams(
-            Violation(_path(part["loc"]), _description(part, kind))  # type: ignore[arg-type]
-            for part in error.errors(include_url=False)
+            Violation(_path(part["loc"]), _description(part, kind)) for part in error.errors(include_url=False)
         ) from None
 
 

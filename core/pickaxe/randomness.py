@@ -13,9 +13,16 @@ def generator(seed: int, *key: str | int) -> np.random.Generator:
     A counter-based generator (Philox) keyed by a hash: equal keys give equal streams on every machine, and
     different keys give independent ones.
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (int(seed), *key))
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    text = "\x1f".join(map(_named, (int(seed), *key)))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def _named(part: str | int) -> str:
+    """A part of the key with its type; the separator is doubled inside texts, so that no two keys look alike."""
+    if isinstance(part, str):
+        return "str:" + part.replace("\x1f", "\x1f\x1f")
+    return f"int:{int(part)}"
 
 
 def uniform(seed: int, *key: str | int) -> float:

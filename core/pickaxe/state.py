@@ -9,11 +9,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pickaxe.errors import DoesNotFit
 
 CAP = 64 * 2**20
+
+
+def _drop_torn_line(stream: BinaryIO) -> None:
+    """Cut off what a crash left of a record, lest the next one be glued to it."""
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    stream.seek(size - 1)
+    if stream.read(1) != b"\n":
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 class State:
@@ -34,7 +45,8 @@ class State:
                     f"state of this method is full: {used} of {self.cap} bytes are used; clear it",
                     metadata={"used": used, "cap": self.cap},
                 )
-            with self._file(log).open("ab") as stream:
+            with self._file(log).open("a+b") as stream:
+                _drop_torn_line(stream)
                 stream.write(line)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -92,8 +92,7 @@ class Items(Sequence[Item]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Items) and self._items == other._items
 
-    def __hash__(self) -> int:
-        return hash(self._items)
+    __hash__ = None  # type: ignore[assignment]  # items hold dicts and arrays
 
     def __repr__(self) -> str:
         return f"Items({len(self._items)})"
@@ -122,7 +121,7 @@ class Items(Sequence[Item]):
         for row, value in enumerate(values):
             if value is None:
                 raise InvalidItems(f"items[{row}].fields.{name}", f"is missing (item {self._items[row].id!r})")
-        shapes = [np.shape(value) if isinstance(value, np.ndarray) else () for value in values]
+        shapes = [value.shape if isinstance(value, np.ndarray) else () for value in values]
         for row, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise InvalidItems(
@@ -133,6 +132,7 @@ class Items(Sequence[Item]):
             return np.stack(values)  # type: ignore[arg-type]
         if values and not isinstance(values[0], (bool, int, float, np.generic)):
             stacked = np.empty(len(values), object)
-            stacked[:] = values
+            for row, value in enumerate(values):  # one by one: NumPy would spread lists over a second axis
+                stacked[row] = value
             return stacked
         return np.asarray(values)

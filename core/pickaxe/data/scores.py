@@ -95,7 +95,14 @@ class Scores:
         start = 0
         for part in parts:
             flags += [replace(flag, index=flag.index + start) for flag in part.flags]
-            segments += part.segments
+            segments += part.segments or [()] * len(part)
             start += len(part)
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return replace(parts[0], columns=columns, flags=tuple(flags), segments=tuple(segments), groups=None, summary={})
+        return replace(
+            parts[0],
+            columns=columns,
+            flags=tuple(flags),
+            segments=tuple(segments) if any(segments) else (),
+            groups=None,
+            summary={},
+        )

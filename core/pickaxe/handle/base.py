@@ -25,6 +25,8 @@ OnProgress = Callable[[Progress], None]
 def as_item(value: object, position: str) -> Item:
     """An item as it is; a string becomes one with its position as id."""
     if isinstance(value, Item):
+        if not isinstance(value.id, str):
+            raise InvalidItems(f"items[{position}].id", f"is {value.id!r}, wanted a string")
         return value
     if isinstance(value, str):
         return Item(position, value)

@@ -92,7 +92,9 @@ class DecoderHandle(MethodHandle):
         begun: set[tuple[int, int]] = set()
         for chunk in self.opened.pull("decode", prompts=prompts, call=call):
             self._check(chunk, len(prompts), begun, finished)
-            yield chunk if chunk.record is None else replace(chunk, record=jsonable(chunk.record))
+            with self.opened.guard():
+                checked = chunk if chunk.record is None else replace(chunk, record=jsonable(chunk.record))
+            yield checked
             call.check()
         silent = set(range(len(prompts))) - {prompt for prompt, _ in finished}
         if silent or begun - finished:

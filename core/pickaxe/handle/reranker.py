@@ -42,7 +42,8 @@ class RerankerHandle(MethodHandle):
             return Ranking(())
         result = self.opened.call("rerank", query=question, candidates=items, top_n=wanted, call=call)
         call.check()
-        return self._checked(result, items, wanted)
+        with self.opened.guard():
+            return self._checked(result, items, wanted)
 
     def check_pair(self, query: ItemLike, candidates: Iterable[ItemLike]) -> tuple[Item, Items]:
         """Query and candidates once all declared fields are there and ids are unique."""

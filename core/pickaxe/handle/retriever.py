@@ -73,7 +73,8 @@ class RetrieverHandle(MethodHandle):
         call.check()
         result = self.opened.call("search", queries=checked, k=k, call=call)
         call.check()
-        self._check(result, len(checked), k)
+        with self.opened.guard():
+            self._check(result, len(checked), k)
         return result
 
     def _check(self, result: object, n: int, k: int) -> None:

@@ -87,7 +87,8 @@ class ScorerHandle(MethodHandle):
         call.check()
         result = self.opened.call("score", items=items, call=call)
         call.check()
-        return checked_scores(self.opened, result, self.columns, len(items))
+        with self.opened.guard():
+            return checked_scores(self.opened, result, self.columns, len(items))
 
     def _empty(self) -> Scores:
         columns = self.columns
