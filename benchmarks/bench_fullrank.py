@@ -12,7 +12,7 @@ import numpy as np
 import pickaxe
 from pickaxe import Chunk, Item, Method, Prompt, catalog
 from pickaxe.hooks import hookimpl
-from pickaxe_plugins.reranking.fullrank import write_permutation
+from pickaxe_plugins.reranking.fullrank import listwise_messages, schedule, write_permutation
 
 WORDS = ("water", "tea", "leaf", "river", "stone", "light", "paper", "glass", "metal", "green", "early", "often")
 NO_PEER = "the package rank-llm is not installed; sliding is its schedule"
@@ -30,6 +30,7 @@ class Instant(Method[pickaxe.Params]):
 
 def run() -> Iterator[dict[str, Any]]:
     yield from outside_the_model()
+    yield from prompt_tokens()
     yield from with_the_model()
 
 
@@ -46,6 +47,20 @@ def outside_the_model() -> Iterator[dict[str, Any]]:
                 taken.append(1e3 * (time.perf_counter() - start))
             yield row(f"{strategy}, outside the model", statistics.median(taken), None, "ms/query", 100)
             yield row(f"{strategy}, prompts at n = 100", ranking.usage["prompts"], None, "prompts", 100)
+
+
+def prompt_tokens() -> Iterator[dict[str, Any]]:
+    """Tokens of all prompts for 100 candidates of 100 words, by the language model's tokenizer."""
+    lm = pickaxe.Host().lm("lm")
+    texts = [item.text or "" for item in candidates(100, 100)]
+
+    def tokens(windows: Sequence[tuple[int, int]]) -> float:
+        prompts = [listwise_messages("green tea", texts[start:end], 100) for start, end in windows]
+        return sum(len(lm.tokenizer.encode_chat(prompt)) for prompt in prompts)
+
+    ours, peer = tokens([(0, 100)]), tokens(schedule(100, 20, 10))
+    found = row("full against sliding, prompt tokens at n = 100", ours, peer, "tokens", 100)
+    yield {**found, "ratio": peer / ours}
 
 
 def with_the_model() -> Iterator[dict[str, Any]]:
