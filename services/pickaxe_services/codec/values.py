@@ -229,12 +229,12 @@ def write_items(items: Iterable[Item], where: str = "items") -> list[pb.Item]:
 
 
 def read_item(message: pb.Item, where: str) -> Item:
-    text = message.text if message.HasField("text") else None
+    text = message.text or (message.text if message.HasField("text") else None)
     return Item(message.id, text, read_fields(message.fields, where) if message.fields else {})
 
 
 def read_items(messages: Sequence[pb.Item], where: str = "items") -> Items:
-    return Items(read_item(message, f"{where}[{row}]") for row, message in enumerate(messages))
+    return Items([read_item(message, f"{where}[{row}]") for row, message in enumerate(messages)])
 
 
 # ---------------------------------------------------------------- prompts
