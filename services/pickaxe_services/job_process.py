@@ -41,6 +41,9 @@ class JobProcess:
             if (file := self._folder / f"{part}.jsonl").exists():
                 command += [f"--{part}", str(file)]
         command += ["--params", json.dumps(spec.use.params), "--seed", str(spec.options.seed)]
+        command += ["--state", str(self._settings.directory / "state")]
+        if spec.options.budget is not None:
+            command += ["--budget", str(spec.options.budget)]
         if self._start_from is not None:
             command += ["--init-from" if spec.kind == "fit" else "--artifact", str(self._start_from)]
         return [*command, "--out", str(self._out), "--progress", "jsonl"]

@@ -97,7 +97,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._shared: Shared | None = None
         self._server: grpc.aio.Server | None = None
-        self._hurry = asyncio.Event()
+        self._hurry, self._ended = asyncio.Event(), asyncio.Event()
 
     @property
     def address(self) -> str:
@@ -187,7 +187,12 @@ class Server:
         await asyncio.gather(stopping, jobs)
         shared.lanes.close()
         shared.host.close()
+        self._ended.set()
         log.info("ended")
+
+    async def wait(self) -> None:
+        """Until `stop` has ended the server."""
+        await self._ended.wait()
 
     def hurry(self) -> None:
         """Let a `stop` that waits go on at once, cancelling the calls that still run."""

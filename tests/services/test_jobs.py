@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pickaxe import Item, Progress
+import pickaxe
+from pickaxe import Artifact, Item, Progress
 from pickaxe.errors import (
     AlreadyExists,
     Cancelled,
@@ -63,6 +64,17 @@ def test_a_fit_gives_a_handle_on_its_artifact(jobs: Client, tmp_path: Path) -> N
     assert job.ended is not None
     assert job.created <= job.started <= job.ended
     assert not list((tmp_path / "server/jobs").glob("*/*.jsonl"))
+
+
+def test_jobs_run_the_command_line(server: Client, tmp_path: Path) -> None:
+    targets = ["the cat sat on the mat", "a dog ran in the park"]
+    fitted = server.scorer("zip-fit").fit(targets, out=tmp_path / "out")
+    local = pickaxe.scorer("zip-fit").fit(targets, out=tmp_path / "local")
+    items = ["the cat ran", "0101001"]
+    assert fitted.score(items).primary.tolist() == local.score(items).primary.tolist()
+    assert Artifact.open(tmp_path / "out").digest == Artifact.open(tmp_path / "local").digest
+    with pytest.raises(InvalidItems, match="is missing"):
+        server.scorer("zip-fit").fit([Item("a")])
 
 
 def test_a_failed_job_says_why_and_resumes_under_its_request_id(jobs: Client, tmp_path: Path) -> None:
