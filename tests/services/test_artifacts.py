@@ -87,7 +87,7 @@ def entry(name: str, data: bytes = b"{}", kind: bytes = tarfile.REGTYPE, link: s
 
 EVIL: dict[str, Spoil] = {
     "parent": entry("../evil.json"),
-    "absolute": entry("/tmp/evil.json"),
+    "absolute": entry("/evil.json"),
     "nested": entry("sub/evil.json"),
     "dots": entry(".."),
     "symlink": entry("link.json", kind=tarfile.SYMTYPE, link="/etc/passwd"),

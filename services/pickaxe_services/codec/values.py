@@ -217,9 +217,7 @@ def write_item(item: Item, where: str) -> pb.Item:
     try:
         return pb.Item(id=item.id, text=item.text, fields=write_fields(item.fields, where))
     except UnicodeEncodeError:
-        raise InvalidItems(
-            where, f"holds half a surrogate pair, which is not Unicode text (item {item.id!r})"
-        ) from None
+        raise InvalidItems(where, f"holds {_HALF_PAIR} (item {item.id!r})") from None
     except TypeError as error:
         raise InvalidItems(where, f"has an id or text that is not text: {error}") from None
 
