@@ -92,8 +92,8 @@ class Chronicles(Method[Params]):
     stages = ("embed", "train")
     cost = "BM25: one sparse product per block of queries; dense: one encoder call per window and query."
     reproduced = (
-        "On FaQuAD-pt, since the paper's corpus is under copyright: BM25 MRR@10 0.862, all-MiniLM-L6-v2 0.460; W fitted "
-        "on one half of the questions lifts the other from 0.459 to 0.53."
+        "On FaQuAD-pt, the paper's corpus being under copyright: BM25 MRR@10 0.862, all-MiniLM-L6-v2 0.460; "
+        "W learned on half of the questions lifts the other from 0.459 to 0.53."
     )
 
     @classmethod
