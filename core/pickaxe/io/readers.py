@@ -102,8 +102,8 @@ class Source(Iterable[Item]):
         """Broken records of the latest reading."""
         self.broken: list[Violation] = []
         """The first of them."""
-        self.header = b""
-        """The line of column names, of CSV and TSV."""
+        self.headers: list[bytes] = []
+        """The different lines of column names met in CSV and TSV."""
         self._formats = [file.format(format) for file in self.files]
         self._layout, self._on_error, self._quarantine, self._check = layout, on_error, quarantine, check
         self._spool = Spool(keep=not once)
@@ -168,8 +168,8 @@ class Source(Iterable[Item]):
         with opened(file, Meter() if isinstance(form, Parquet) else self.meter, self._spool) as stream:
             try:
                 for line, original, payload in form.records(stream):
-                    if form.header and not self.header:
-                        self.header = form.header
+                    if form.header and form.header not in self.headers:
+                        self.headers.append(form.header)
                     yield line, original, payload
             except Damaged as error:
                 place = f"after line {line}" if line else "at its start"

@@ -1,0 +1,121 @@
+"""`pickaxe rerank`: candidates of one query, or of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import click
+
+from pickaxe.data import Item, Ranking
+from pickaxe.errors import InvalidItems
+from pickaxe.io.items import item_from_json
+from pickaxe.io.readers import Source
+from pickaxe.io.resume import output
+from pickaxe.io.rows import ranking_row
+from pickaxe.io.writers import encoding
+from pickaxe_services.cli import console
+from pickaxe_services.cli.door import door, require_role, running, source
+from pickaxe_services.cli.options import Common, Reading, common, reading
+from pickaxe_services.cli.trec import read_run, trec_encoding, trec_lines
+
+Question = tuple[Item, list[Item]]
+
+
+@click.command("rerank")
+@click.argument("method")
+@click.option("--query", metavar="TEXT", help="The query, with --candidates.")
+@click.option("--candidates", multiple=True, metavar="PATH", help="Files of candidates.")
+@click.option("--run", metavar="FILE", help="A TREC run: candidates of each of --queries, found by id in --candidates.")
+@click.option("--queries", multiple=True, metavar="PATH", help="Queries of the --run.")
+@click.option("--input", "-i", "inputs", multiple=True, metavar="PATH", help='Queries with their own "candidates".')
+@click.option("--top", "-n", type=click.IntRange(min=0), default=0, show_default=True, help="Most to return; 0: all.")
+@click.option("--output", "-o", "out", default="-", show_default=True, metavar="PATH", help="Where the orders go.")
+@click.option("--trec", is_flag=True, help="Write a TREC run: query Q0 document rank score tag.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
+@reading
+@common
+def command(
+    shared: Common,
+    method: str,
+    query: str | None,
+    candidates: tuple[str, ...],
+    run: str | None,
+    queries: tuple[str, ...],
+    inputs: tuple[str, ...],
+    top: int,
+    out: str,
+    trec: bool,
+    overwrite: bool,
+    reading: Reading,
+) -> None:
+    """Put candidates into a better order with METHOD.
+
+    \b
+      pickaxe rerank fullrank --query 'who built the canal' --candidates hits.jsonl
+      pickaxe rerank fullrank --run run.trec --queries topics.jsonl --candidates docs.jsonl --trec -o better.trec
+      pickaxe rerank fullrank --input questions.jsonl -o orders.jsonl
+
+    A line of --input is a query: {"id", "text", "candidates": [{"id", "text"}, ...]}.
+    """
+    forms = (bool(query and candidates and not (run or queries)), bool(run and queries and candidates), bool(inputs))
+    if sum(forms) != 1:
+        raise click.UsageError("give --query and --candidates, or --run, --queries and --candidates, or --input")
+    with door(shared) as opened, running(shared) as call:
+        card = opened.card(method)
+        require_role(card, "reranker")
+        handle = opened.open(method, "reranker")
+        if query:
+            questions = iter([(Item("query", query), list(source(candidates, reading)))])
+        elif run:
+            questions = _of_run(read_run(run), source(queries, reading), source(candidates, reading))
+        else:
+            questions = _embedded(source(inputs, reading, once=True))
+        pretty = query is not None and out == "-" and not (shared.json or trec)
+        with output(out, trec_encoding(out) if trec else encoding(out, tables=False), overwrite=overwrite) as file:
+            for question, found in questions:
+                ranking = handle.rerank(question, found, top, call=call)
+                if pretty:
+                    _show(question, ranking)
+                elif trec:
+                    file.append_raw(trec_lines(question.id, [(each.id, each.score) for each in ranking], card.name))
+                else:
+                    file.append([ranking_row(question.id, ranking)])
+    if out != "-":
+        console.note(f"reranked for {file.done} queries -> {out}", shared.quiet)
+
+
+def _of_run(run: Mapping[str, list[str]], queries: Source, candidates: Source) -> Iterator[Question]:
+    """Queries in their file's order, with the run's documents; only those are kept in memory."""
+    wanted = {document for documents in run.values() for document in documents}
+    held = {item.id: item for item in candidates if item.id in wanted}
+    if missing := sorted(wanted - held.keys()):
+        raise InvalidItems("--candidates", f"lacks {len(missing)} documents of the run, e.g. {missing[0]!r}")
+    met = set()
+    for query in queries:
+        met.add(query.id)
+        if query.id in run:
+            yield query, [held[document] for document in run[query.id]]
+    if unknown := sorted(run.keys() - met):
+        raise InvalidItems("--queries", f"lacks {len(unknown)} queries of the run, e.g. {unknown[0]!r}")
+
+
+def _embedded(inputs: Source) -> Iterator[Question]:
+    for record in inputs.records():
+        item, name = record.item, f"{record.where}.candidates"
+        value = item.fields.get("candidates")
+        listed = value.get("candidates") if isinstance(value, Mapping) else value
+        if not isinstance(listed, (list, tuple)):
+            raise InvalidItems(name, "is missing or no list")
+        found = [
+            Item(str(row), part) if isinstance(part, str) else item_from_json(part, f"{name}[{row}]", str(row))
+            for row, part in enumerate(listed)
+        ]
+        rest = {key: field for key, field in item.fields.items() if key != "candidates"}
+        yield Item(item.id, item.text, rest), found
+
+
+def _show(query: Item, ranking: Ranking) -> None:
+    rows = [(rank, each.id, f"{each.score:.6g}", each.index + 1) for rank, each in enumerate(ranking, 1)]
+    console.table(("rank", "id", "score", "was"), rows, title=query.text or "")
+    if ranking.cut:
+        print(f"cut: {ranking.cut}")

@@ -1,0 +1,42 @@
+"""TREC runs: `query Q0 document rank score tag`, one line per ranked document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pickaxe.errors import InvalidItems
+from pickaxe.io.files import COMPRESSIONS
+from pickaxe.io.writers import Encoding
+
+
+def trec_encoding(out: str) -> Encoding:
+    """Lines as they are, compressed when the suffix says so."""
+    return Encoding(compression=COMPRESSIONS.get(Path(out).suffix, ""))
+
+
+def trec_lines(query: str, ranked: Sequence[tuple[str, float]], tag: str) -> bytes:
+    """The lines of one query, best first.  Ids must be without blanks, which the format cannot hold."""
+    for name in (query, *(document for document, _ in ranked)):
+        if not name or name.split() != [name]:
+            raise InvalidItems(f"id {name!r}", "has blanks or is empty, which a TREC run cannot hold; leave out --trec")
+    lines = [f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranked, 1)]
+    return "".join(lines).encode()
+
+
+def read_run(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """query → documents, best rank first."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidItems(str(path), f"cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        cells = line.split()
+        if len(cells) != 6 or not cells[3].lstrip("-").isdigit():
+            raise InvalidItems(f"{path}:{number}", "is no TREC run line: query Q0 document rank score tag")
+        found.setdefault(cells[0], []).append((int(cells[3]), cells[2]))
+    return {query: [document for _, document in sorted(ranked)] for query, ranked in found.items()}
