@@ -38,9 +38,12 @@ def parse(kind: type[P], values: Mapping[str, Any]) -> P:
     try:
         return kind.model_validate(dict(values))
     except pydantic.ValidationError as error:
-        raise InvalidParams(
-            Violation(_path(part["loc"]), _description(part, kind)) for part in error.errors(include_url=False)
-        ) from None
+        raise InvalidParams(violations_of(error, kind)) from None
+
+
+def violations_of(error: pydantic.ValidationError, kind: type[pydantic.BaseModel]) -> list[Violation]:
+    """What pydantic found, in the words of the error vocabulary."""
+    return [Violation(_path(part["loc"]), _description(part, kind)) for part in error.errors(include_url=False)]
 
 
 def _path(location: tuple[str | int, ...]) -> str:
