@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from pickaxe.call import Call
 from pickaxe.encoder import Encoder
 from pickaxe.encoder.graph import build, read_config
+from pickaxe.encoder.memory import VectorMemory
 from pickaxe.errors import ArtifactCorrupt, Cancelled, Unmet
 from pickaxe.models import ModelStore
 from pickaxe.session import Runtime
@@ -192,3 +193,27 @@ class TestOtherModels:
         save_file(tensors, str(model / "model.safetensors"))
         with pytest.raises(ArtifactCorrupt, match=r"encoder\.layer\.1\.output\.dense\.bias"):
             build(model, tmp_path)
+
+
+class Counting:
+    """Stands in for an encoder: vectors from lengths, and a list of what was encoded."""
+
+    width = 2
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode(self, texts: list[str], call: object = None) -> np.ndarray:
+        self.encoded += texts
+        return np.array([[1, len(text)] for text in texts], np.float32)
+
+
+def test_memory_encodes_a_text_once_and_forgets_the_least_recently_used() -> None:
+    encoder = Counting()
+    memory = VectorMemory(encoder, capacity=3 * 4 * 2)  # type: ignore[arg-type]
+    assert memory.encode(["a", "bb", "a"]).tolist() == [[1, 1], [1, 2], [1, 1]]
+    memory.encode(["ccc", "a"])
+    memory.encode(["dddd"])  # forgets "bb"
+    assert memory.encode(["a", "ccc", "bb"])[:, 1].tolist() == [1, 3, 2]
+    assert encoder.encoded == ["a", "bb", "ccc", "dddd", "bb"]
+    assert memory.encode([]).shape == (0, 2)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickaxe.encoder import graph
+from pickaxe.encoder.memory import VectorMemory
 from pickaxe.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Encoder:
         """Longer texts are cut to this many tokens, the two around the text included."""
         self._pooling = pooling
         self._batch_tokens = BATCH_TOKENS["cuda" if session.runtime.is_cuda else "cpu"]
+        self.memory = VectorMemory(self)
+        """For texts that come again and again."""
 
     @classmethod
     def open(cls, store: ModelStore, runtime: Runtime, name: str = "encoder") -> Encoder:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import pickaxe
 from pickaxe import Call, Chunk, Column, Item, Items, Message, Method, Prompt, Ranked, Ranking, Scores, catalog
+from pickaxe.encoder.memory import VectorMemory
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams, UnknownMethod
 from pickaxe.hooks import hookimpl
 from pickaxe_plugins.reranking.fullrank import (
@@ -320,16 +321,27 @@ def test_a_reranker_may_leave_candidates_out() -> None:
 
 def test_the_encoder_embeds_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Letters:
-        def encode(self, given: Sequence[str], call: Call) -> np.ndarray:
-            return np.array([[text.count(letter) for letter in "abc"] for text in given], np.float32)
+        width = 3
 
-    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder": Letters())
+        def __init__(self) -> None:
+            self.memory = VectorMemory(self)  # type: ignore[arg-type]
+            self.encoded: list[str] = []
+
+        def encode(self, given: Sequence[str], call: Call) -> np.ndarray:
+            self.encoded += given
+            counts = np.array([[text.count(letter) for letter in "abc"] for text in given], np.float32)
+            return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+
+    encoder = Letters()
+    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder": encoder)
     candidates = [Item(str(row), text) for row, text in enumerate(["c", "cb", "b", "ab", "a", ""])]
     ranking = pickaxe.reranker("fullrank", ranker="encoder", strategy="complete", window=3, step=1).rerank(
         "aa", candidates
     )
     assert ranking.ids == ["4", "3", "0", "1", "2", "5"]
     assert ranking.usage["encoded_texts"] == 7
+    pickaxe.reranker("fullrank", ranker="encoder").rerank("bb", candidates)
+    assert sorted(encoder.encoded) == sorted(["aa", "bb", *(item.text for item in candidates)])
 
 
 def test_unknown_rankers_are_refused_with_a_near_name() -> None:

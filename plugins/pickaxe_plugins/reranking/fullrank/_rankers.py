@@ -32,9 +32,8 @@ Rank = Callable[[Items], Ruling]
 
 
 def by_cosine(encoder: Encoder, query: Item, candidates: Items, call: Call) -> Rank:
-    """Falling cosine of query and passage; everything is embedded once, however often windows overlap."""
-    vectors = encoder.encode([passage(item) for item in (query, *candidates)], call)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """Falling cosine of query and passage; a passage is embedded once, however many queries it meets."""
+    vectors = encoder.memory.encode([passage(item) for item in (query, *candidates)], call)
     cosine = dict(zip(candidates.ids, (vectors[1:] @ vectors[0]).tolist(), strict=True))
     unpaid: Mapping[str, float] = {"encoded_texts": len(vectors)}
 
