@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import numpy as np
 
@@ -96,8 +97,8 @@ class _Place:
         return InvalidItems(f"{self.name}.fields.{field}", f"{what} (item {self.item.id!r})")
 
     def answers(self) -> list[str] | None:
-        answers = self.item.fields.get("answers")
-        return None if answers is None else [str(answer) for answer in answers]  # type: ignore[attr-defined]
+        answers = cast("Sequence[str] | None", self.item.fields.get("answers"))
+        return None if answers is None else [str(answer) for answer in answers]
 
     def correct(self, answers: Sequence[str] | None) -> np.ndarray | None:
         """The judgement of every sample: as given, or by comparing answers with the reference."""
@@ -119,17 +120,17 @@ class _Place:
         return values
 
     def counts(self) -> tuple[int, int]:
-        n, c = self.item.fields.get("n"), self.item.fields.get("c")
+        n, c = (cast("int | None", self.item.fields.get(name)) for name in ("n", "c"))
         if n is None or c is None:
             raise InvalidItems(
                 self.name,
                 f"has neither `correct`, nor `n` and `c`, nor `answers` and `reference` (item {self.item.id!r})",
             )
-        if int(n) < 1:  # type: ignore[call-overload]
+        if int(n) < 1:
             raise self.error("n", f"is {n}; give at least one sample")
-        if not 0 <= int(c) <= int(n):  # type: ignore[call-overload]
+        if not 0 <= int(c) <= int(n):
             raise self.error("c", f"is {c} of n = {n} samples; must lie between 0 and n")
-        return int(n), int(c)  # type: ignore[call-overload]
+        return int(n), int(c)
 
     def agree(self, n: int, c: int) -> None:
         """Raise unless `n` and `c`, where given beside the samples, say the same."""

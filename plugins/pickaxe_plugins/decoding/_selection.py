@@ -29,7 +29,7 @@ def majority(answers: Sequence[Hashable]) -> int:
     return int(np.argmax(codes == np.argmax(np.bincount(codes))))
 
 
-def best_of_n(scores: Sequence[float]) -> int:
+def best_of_n(scores: Sequence[float] | np.ndarray) -> int:
     """Index of the highest score; ties go to the first."""
     return int(np.argmax(np.asarray(scores, np.float64)))
 

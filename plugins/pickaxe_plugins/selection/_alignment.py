@@ -63,7 +63,7 @@ class Aligner:
         several = max(1, PAIRS // len(self.targets.texts))
         tasks = [texts[start : start + several] for start in range(0, len(texts), several)]
         threads = min(self.threads or _cores(), len(tasks))
-        if threads <= 1:
+        if threads <= 1 or _mean_bytes(texts) + _mean_bytes(self.targets.texts) < self.compressor.parallel_from:
             return self._run(texts, call)
         with ThreadPoolExecutor(threads, "compress") as executor:
             return [row for part in executor.map(lambda task: self._run(task, call), tasks) for row in part]
@@ -98,6 +98,10 @@ class Aligner:
 def _alignment(distances: np.ndarray) -> float:
     """An exact sum, so that the order of the targets does not matter to the last bit."""
     return 1 - math.fsum(distances.tolist()) / len(distances)
+
+
+def _mean_bytes(texts: Sequence[bytes]) -> float:
+    return sum(map(len, texts)) / len(texts)
 
 
 def _cores() -> int:

@@ -30,6 +30,8 @@ class Compressor:
 
     levels: ClassVar[range]
     default: ClassVar[int]
+    parallel_from: ClassVar[int] = 0
+    """Bytes of a source and target together from which a second thread gains more than taking turns costs."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -96,6 +98,7 @@ class Lz4(Compressor):
     """The frame format with the package's defaults: content size stored, blocks linked."""
 
     levels, default = range(-65537, 17), 0
+    parallel_from = 4096
 
     @property
     def library(self) -> str:
