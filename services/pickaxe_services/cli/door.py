@@ -173,3 +173,20 @@ def require_role(card: Card, role: str) -> None:
             f"{card.name!r} is no {role}; it is a {' and a '.join(card.roles)}",
             metadata={"method": card.name, "role": role, "roles": ",".join(card.roles)},
         )
+
+
+def identify(
+    opened: Door, shared: Common, card: Card, handle: Any, items: Source, reading: Reading
+) -> dict[str, Any] | None:
+    """All that decides about the bytes of the output; None when the input cannot be read again."""
+    identity = items.identity()
+    if identity is None:
+        return None
+    return {
+        "input": identity,
+        "method": f"{card.name} {card.version}",
+        "params": dict(shared.params) if opened.remote else handle.params.model_dump(mode="json"),
+        "artifact": shared.artifact if opened.remote else handle.artifact.digest if handle.artifact else None,
+        "seed": shared.seed,
+        **reading.identity(),
+    }

@@ -1,4 +1,4 @@
-"""`pickaxe models`: pull is the only command that uses a network."""
+"""`pickaxe models`: the only command that touches a network, and only for `pull`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from pathlib import Path
 
 import click
 
-from pickaxe.data import Progress
 from pickaxe.models import ModelStore
 from pickaxe_services.cli import console
+
+_directory = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PICKAXE_MODELS",
+    help="Where models are kept; also PICKAXE_MODELS.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable results.")
 
 
 @click.group("models")
@@ -17,74 +24,69 @@ def command() -> None:
 
     \b
       pickaxe models list
-      pickaxe models pull lm encoder      what the methods use by default
-      pickaxe models path lm
-
-    Models lie in PICKAXE_MODELS, or in the user's cache.  A models.toml there adds aliases for models of your own.
+      pickaxe models pull encoder
     """
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per model.")
-def listing(as_json: bool) -> None:
-    """Every model that has a name, and where it is."""
-    entries = ModelStore().list()
+@_directory
+@_json
+def listing(directory: Path | None, as_json: bool) -> None:
+    """List the models that pickaxe knows, and which of them are here."""
+    entries = ModelStore(directory).list()
     if as_json:
-        for entry in entries:
-            console.emit({name: _plain(getattr(entry, name)) for name in entry.__dataclass_fields__})
-        return
-    console.table(
-        ["alias", "model", "kind", "here", "MB", "licence", "source"],
-        [
-            (
-                entry.alias,
-                entry.name,
-                entry.kind,
-                "yes" if entry.present else "no",
-                f"{entry.bytes / 1e6:.0f}" if entry.present else "",
-                entry.license,
-                entry.source,
+        for each in entries:
+            console.emit(
+                {
+                    "name": each.name,
+                    "alias": each.alias,
+                    "kind": each.kind,
+                    "source": each.source,
+                    "license": each.license,
+                    "present": each.present,
+                    "path": str(each.path),
+                    "bytes": each.bytes,
+                }
             )
-            for entry in entries
-        ],
-    )
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+        return
+    rows = [
+        (each.alias, each.name, each.kind, f"{each.bytes / 2**20:.0f} MiB" if each.present else "-", each.source)
+        for each in entries
+    ]
+    console.table(("alias", "name", "kind", "here", "source"), rows)
 
 
 @command.command()
 @click.argument("names", nargs=-1, required=True)
+@_directory
+@_json
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no remarks.")
-def pull(names: tuple[str, ...], quiet: bool) -> None:
-    """Get models, checked by sha256; those that are here and whole are left alone.
-
-    NAMES are aliases, model names or hf:OWNER/NAME (needs the extra hub).
-    """
-    store = ModelStore()
+def pull(names: tuple[str, ...], directory: Path | None, as_json: bool, quiet: bool) -> None:
+    """Get models by alias, name or hf:OWNER/NAME, and check their digests."""
+    store = ModelStore(directory)
     for name in names:
         with console.bar(f"pull {name}", quiet) as bar:
-
-            def told(step: Progress, name: str = name, bar: console.Bar = bar) -> None:
-                bar.update(step.step, step.total, f"pull {name}: {step.stage}")
-
-            path = store.pull(name, told)
-        console.note(f"{name}: {path}", quiet)
+            path = store.pull(name, lambda step, name=name: bar.update(step.step, step.total, f"{name}: {step.stage}"))  # type: ignore[misc]
+        console.emit({"name": name, "path": str(path)}) if as_json else print(f"{name}  {path}")
 
 
 @command.command()
 @click.argument("name")
-def path(name: str) -> None:
+@_directory
+@_json
+def path(name: str, directory: Path | None, as_json: bool) -> None:
     """Print where a model lies."""
-    click.echo(ModelStore().path(name))
+    found = str(ModelStore(directory).path(name))
+    console.emit({"name": name, "path": found}) if as_json else print(found)
 
 
 @command.command()
 @click.argument("names", nargs=-1)
-def verify(names: tuple[str, ...]) -> None:
-    """Compare every file with its sha256; without NAMES, of all models that are here."""
-    store = ModelStore()
-    for name in names or [entry.name for entry in store.list() if entry.present]:
+@_directory
+@_json
+def verify(names: tuple[str, ...], directory: Path | None, as_json: bool) -> None:
+    """Check every file of the models against its digest; all models that are here, unless named."""
+    store = ModelStore(directory)
+    for name in names or [each.name for each in store.list() if each.present]:
         files = store.verify(name)
-        click.echo(f"{name}: {len(files)} files are whole")
+        console.emit({"name": name, "files": files}) if as_json else print(f"{name}  {len(files)} files are whole")

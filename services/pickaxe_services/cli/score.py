@@ -20,7 +20,7 @@ from pickaxe.io.rows import group_rows, score_rows
 from pickaxe.io.writers import encoding, score_columns
 from pickaxe.method import Card
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import Door, door, require_role, running, source
+from pickaxe_services.cli.door import door, identify, require_role, running, source
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
 
@@ -61,7 +61,7 @@ def command(
         require_role(card, "scorer")
         handle = opened.open(method, "scorer")
         items = source(inputs, reading, card.reads, once=True, quarantine=quarantine)
-        request = _request(opened, shared, card, handle, items, reading) if card.scope == "item" else None
+        request = identify(opened, shared, card, handle, items, reading) if card.scope == "item" else None
         _keep(kept, overwrite or restart or (request is not None and beside(Path(out), ".partial").exists()))
         begun = time.monotonic()
         with output(out, encoding(out), request=request, overwrite=overwrite, restart=restart) as file:
@@ -77,23 +77,6 @@ def _keep(path: Path | None, ours: bool) -> None:
     """Refuse to overwrite a file that another run (or another program) put aside."""
     if path is not None and path.exists() and not ours:
         raise AlreadyExists(f"{str(path)!r} exists: move it away, or give --overwrite", metadata={"path": path})
-
-
-def _request(
-    opened: Door, shared: Common, card: Card, handle: Any, items: Source, reading: Reading
-) -> dict[str, Any] | None:
-    """All that decides about the bytes of the output; None when the input cannot be read again."""
-    identity = items.identity()
-    if identity is None:
-        return None
-    return {
-        "input": identity,
-        "method": f"{card.name} {card.version}",
-        "params": dict(shared.params) if opened.remote else handle.params.model_dump(mode="json"),
-        "artifact": shared.artifact if opened.remote else handle.artifact.digest if handle.artifact else None,
-        "seed": shared.seed,
-        **reading.identity(),
-    }
 
 
 def scored(handle: Any, card: Card, items: Iterator[Item], call: Call) -> Iterator[tuple[list[str], Scores]]:

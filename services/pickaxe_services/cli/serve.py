@@ -1,81 +1,76 @@
-"""`pickaxe serve`: one option per setting."""
+"""`pickaxe serve`: its options are the fields of `Settings`."""
 
 from __future__ import annotations
 
-import json
-import types
-import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import pydantic
+from pydantic import ByteSize
 from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
 
 from pickaxe.errors import InvalidParams
-from pickaxe.params import violations_of
-from pickaxe_services.server import serve
+from pickaxe.params import parse
 from pickaxe_services.settings import Settings
 
-HIDDEN = {"job_command", "resources"}
+_HIDDEN = ("job_command",)
+_WORDS = ((ByteSize, "SIZE"), (int, "N"), (float, "SECONDS"), (Path, "PATH"))
+
+
+def _options() -> Iterator[click.Option]:
+    for name, field in Settings.model_fields.items():
+        if name not in _HIDDEN:
+            yield _option(name, field)
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
-    """A flag for a bool, a repeatable option for a tuple, a value for the rest; pydantic checks it."""
-    flag = f"--{name.replace('_', '-')}"
-    shown: dict[str, Any] = {"help": f"{field.description} [PICKAXE_{name.upper()}]", "default": None}
-    if field.annotation is bool:
-        return click.Option([flag], is_flag=True, **shown)
-    if typing.get_origin(field.annotation) is tuple:
-        return click.Option([flag], metavar="A,B", **shown)
-    default = False if field.default is None else str(field.default)
-    return click.Option([flag], metavar=_metavar(field.annotation), show_default=default, **shown)
+    flag, text = f"--{name.replace('_', '-')}", field.description or ""
+    default = field.default
+    if isinstance(default, bool):
+        return click.Option([flag, name], is_flag=True, default=None, help=text)
+    shown = "" if default in (None, (), {}) else f"  [default: {default}]"
+    if isinstance(default, (tuple, dict)):
+        form = "NAME=PATH" if isinstance(default, dict) else "NAME"
+        return click.Option([flag, name], multiple=True, metavar=form, help=f"{text} May be given several times.")
+    kind = click.Path(path_type=Path) if isinstance(default, Path) else None
+    metavar = next((word for type_, word in _WORDS if isinstance(default, type_)), "VALUE")
+    return click.Option([flag, name], type=kind, metavar=metavar, help=text + shown)
 
 
-def _metavar(annotation: Any) -> str:
-    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    names = {int: "N", float: "SECONDS", Path: "PATH", pydantic.ByteSize: "SIZE"}
-    return next((names[part] for part in parts if part in names), "TEXT")
-
-
-def _serve(resource: tuple[str, ...], **given: Any) -> None:
-    values: dict[str, Any] = {
-        name: value.split(",") if name == "preload" and isinstance(value, str) else value
-        for name, value in given.items()
-        if value not in (None, False)
-    }
-    resources = {}
-    for each in resource:
-        name, equals, path = each.partition("=")
-        if not equals or not name:
-            raise InvalidParams("--resource", f"{each!r} is not of the form NAME=PATH")
-        resources[name] = path
-    if resources:
-        values["resources"] = resources
+def _run(as_json: bool, **given: Any) -> None:
+    values: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, ())}
+    if "resources" in values:
+        values["resources"] = dict(_pair(each) for each in values["resources"])
     try:
-        settings = Settings(**values)
-    except pydantic.ValidationError as error:
-        raise InvalidParams(violations_of(error, Settings)) from None
-    except json.JSONDecodeError as error:
-        raise InvalidParams("environment", f"a PICKAXE_ variable is no JSON: {error}") from None
+        settings = parse(Settings, values)
+    except SettingsError as error:
+        raise InvalidParams("environment", f"{error} (PICKAXE_... variables)") from error
+    from pickaxe_services.server import serve
+
     serve(settings)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or not name:
+        raise InvalidParams("--resources", f"{text!r} is not of the form NAME=PATH")
+    return name, path
 
 
 command = click.Command(
     "serve",
-    callback=_serve,
+    callback=_run,
     params=[
-        *(_option(name, field) for name, field in Settings.model_fields.items() if name not in HIDDEN),
-        click.Option(
-            ["--resource"], metavar="NAME=PATH", multiple=True, help="A database or folder that requests may name."
-        ),
+        *_options(),
+        click.Option(["--json", "as_json"], is_flag=True, help="Machine-readable errors."),
     ],
-    help="""Serve the methods over gRPC until SIGTERM or Ctrl-C, then drain.
+    help="""Serve the installed methods over gRPC until SIGTERM or Ctrl-C, which drain.
 
     \b
-      pickaxe serve
-      pickaxe serve --port 0 --preload zip-fit,chronicles --device cpu
+      pickaxe serve --port 50051 --preload zip-fit
+      pickaxe serve --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
 
-    Listens on loopback.  Any other address needs --tls-cert and --tls-key, or --allow-insecure.  Every option is an
-    environment variable too, named behind its description.""",
+    Every option can also be set as PICKAXE_<OPTION> in the environment.""",
 )

@@ -83,8 +83,8 @@ def _tables(card: Card) -> None:
             console.table((title, "kind", "required", "meaning"), rows)
     if card.columns:
         print()
-        rows = [(each.name, each.dtype, each.unit or "-", each.direction, each.doc) for each in card.columns]
-        console.table(("column", "type", "unit", "better", "meaning"), rows)
+        columns = [(each.name, each.dtype, each.unit or "-", each.direction, each.doc) for each in card.columns]
+        console.table(("column", "type", "unit", "better", "meaning"), columns)
 
 
 def parameter_rows(schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
