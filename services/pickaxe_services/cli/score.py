@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from pickaxe.call import Call
-from pickaxe.data import Item, Scores
+from pickaxe.data import Column, Item, Scores
 from pickaxe.errors import AlreadyExists
 from pickaxe.io.readers import Source
 from pickaxe.io.resume import Output, beside, output, write_durably
@@ -67,9 +67,12 @@ def command(
         with output(out, encoding(out), request=request, overwrite=overwrite, restart=restart) as file:
             if file.resumed:
                 console.note(f"goes on after {file.resumed} items", shared.quiet)
-            last = _write(handle, items, file, call, shared, card)
+            whole = _write(handle, items, file, call, shared, card)
         if summary is not None:
-            write_durably(summary, json.dumps(_summary(shared, card, file, items, last), indent=1).encode() + b"\n")
+            write_durably(
+                summary,
+                json.dumps(_summary(shared, card, file, items, handle.columns, whole), indent=1).encode() + b"\n",
+            )
     _tell(file, items, time.monotonic() - begun, out, shared)
 
 
@@ -94,24 +97,26 @@ def scored(handle: Any, card: Card, items: Iterator[Item], call: Call) -> Iterat
 
 
 def _write(handle: Any, items: Source, file: Output, call: Call, shared: Common, card: Card) -> Scores | None:
-    """Score and write everything; the last stretch's scores, which for one-stretch methods are all."""
-    last: Scores | None = None
+    """Score and write everything; the scores when they came in one stretch, and so have the run's report."""
+    whole: Scores | None = None
+    begun = False
     records = items.records(start=file.done)
     with console.bar(f"score {card.name}", shared.quiet or file.path == Path("-")) as bar:
         for ids, scores in scored(handle, card, (record.item for record in records), call):
-            if last is None:
+            if not begun:
                 file.begin(score_columns(scores.schema, bool(scores.segments)))
-            last = scores
+            whole = None if begun or file.resumed else scores
+            begun = True
             file.append(score_rows(ids, scores))
             bar.update(items.meter.read, items.meter.total, items=file.done)
-    if last is None:
+    if not begun:
         file.begin(score_columns(handle.columns, False))
-    return last
+    return whole
 
 
-def _summary(shared: Common, card: Card, file: Output, items: Source, last: Scores | None) -> dict[str, Any]:
-    whole = last if card.scope != "item" else None
-    schema = last.schema if last is not None else card.columns
+def _summary(
+    shared: Common, card: Card, file: Output, items: Source, columns: tuple[Column, ...], whole: Scores | None
+) -> dict[str, Any]:
     return {
         "method": card.name,
         "version": card.version,
@@ -121,7 +126,7 @@ def _summary(shared: Common, card: Card, file: Output, items: Source, last: Scor
         "skipped": items.skipped,
         "columns": [
             {"name": each.name, "dtype": each.dtype, "unit": each.unit, "direction": each.direction, "doc": each.doc}
-            for each in schema
+            for each in columns
         ],
         "summary": dict(whole.summary) if whole else {},
         "groups": group_rows(whole) if whole else [],
