@@ -47,7 +47,9 @@ def documents() -> list[pickaxe.Item]:
 
 
 def test_bits_per_character() -> None:
-    expected = [[np.nan if value is None else value for value in row or [None] * 6] for row in EXPECTED["bpc"]]
+    expected = [
+        [np.nan if value is None else value for value in row or [None] * len(BENCHMARK)] for row in EXPECTED["bpc"]
+    ]
     same(bits_per_character(LOSSES, CHARACTERS), numbers(expected))
 
 
@@ -75,7 +77,7 @@ def test_positives_and_negatives() -> None:
 
 
 def test_a_fit_labels_the_same_documents() -> None:
-    small = {"dim": 2, "bucket": 1000, "epoch": 1}
+    small: dict[str, Any] = {"dim": 2, "bucket": 1000, "epoch": 1}
     fitted = pickaxe.scorer("preselect", benchmark_scores=BENCHMARK, **small).fit(documents())
     assert fitted.artifact is not None
     labels = fitted.artifact.read_json("labels.json")

@@ -35,11 +35,13 @@ class Params(pickaxe.Params):
         2_000_000, ge=1000, le=100_000_000, description="fastText: rows for runs of words; each takes `dim` float32."
     )
     thread: int = Field(1, ge=1, le=1024, description="fastText: training threads; above 1, fits are not repeatable.")
-    quantise: bool = Field(False, description="Whether to compress the model, to about a twentieth of its size.")
+    quantise: bool = Field(False, description="Whether to compress the model, to about an eighth of its size.")
     adopt: str | None = Field(
         None, description="A ready fastText model to use instead of training one: a path, or a resource of a server."
     )
-    label: str = Field("1", min_length=1, description="The model's label for texts to keep.")
+    label: str = Field(
+        "1", min_length=1, coerce_numbers_to_str=True, description="The model's label for texts to keep."
+    )
     keep_fraction: float = Field(0.1, gt=0, le=1, description="Share of all characters to keep.")
     threshold: float | None = Field(
         None, ge=0, le=1, description="Keep what has this probability, instead of a share; None: `keep_fraction`."
