@@ -39,8 +39,9 @@ class LM:
     def open(cls, store: ModelStore, runtime: Runtime, name: str = "lm", precision: str = "auto") -> LM:
         """The model of this alias, name or path.
 
-        `precision` is fp32, int8, int4 or, on a GPU, fp16; auto is int8 on a CPU and fp16 on a GPU.  The
-        first opening of a model and precision converts it, which takes seconds.
+        `precision` is fp32, int8, int4 or, on a GPU, fp16; auto is, on a CPU, int4 for weights that are
+        stored in 4 bits and int8 for all others; on a GPU fp16.  The first opening of a model and precision
+        converts it, which takes seconds.
         """
         network, tokenizer = open_network(store, runtime, name, precision)
         return cls(name, network, tokenizer)

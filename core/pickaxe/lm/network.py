@@ -26,6 +26,8 @@ SPARE = 128
 """Tokens of free room per row that a grown cache gets beyond what the step needs."""
 CHUNK = 512
 """Most tokens per row in one run: bounds the memory of attention, and how long a cancelled call goes on."""
+FOUR_BITS = 6.0
+"""Bits per weight below which a file counts as one of 4-bit weights (with their scales: 4.5 to 5.5)."""
 HEAD_ROWS = 256
 """Positions whose vocabulary-wide tensors exist at one time when only log-probabilities are wanted."""
 
@@ -179,7 +181,7 @@ def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str 
     """The model of this name, converted on first use (which takes seconds and is kept on disk)."""
     chosen: Precision
     if precision == "auto":
-        chosen = "fp16" if runtime.is_cuda else "int8"
+        chosen = "fp16" if runtime.is_cuda else _as_stored(store, name)
     elif precision in ("int4", "int8", "fp32", "fp16"):
         chosen = precision  # type: ignore[assignment]
     else:
@@ -202,6 +204,17 @@ def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str 
     described = record["architecture"] | {"rope_factors": tuple(record["architecture"]["rope_factors"])}
     network = Network(Architecture(**described), record["digest"], chosen, folder, runtime, ragged)
     return network, Tokenizer.open(folder)
+
+
+def _as_stored(store: ModelStore, name: str) -> Precision:
+    """int4 for weights that are stored in 4 bits, which it keeps as they are, and int8 for all others."""
+
+    def describe(folder: Path) -> None:
+        record = {"bits": open_checkpoint(store.path(name)).bits}
+        (folder / "stored.json").write_text(json.dumps(record))
+
+    stored = json.loads((store.converted(name, "stored-1", describe) / "stored.json").read_text())
+    return "int4" if stored["bits"] < FOUR_BITS else "int8"
 
 
 def _tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:

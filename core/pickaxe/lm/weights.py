@@ -72,6 +72,8 @@ class Checkpoint:
     architecture: Architecture
     tensors: TensorSource
     digest: str
+    bits: float
+    """Per weight of the layers, as stored: 16, 8.5 for GGUF's Q8_0, 5 for its Q4_1 …"""
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -178,7 +180,9 @@ def _open_gguf(path: Path) -> Checkpoint:
         qkv_bias="blk.0.attn_q.bias" in tensors,
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
     )
-    return Checkpoint(architecture, _GgufTensors(tensors), file_digest([path]))
+    layer = tensors["blk.0.ffn_down.weight"]
+    bits = 8.0 * layer.data.nbytes / int(np.prod(layer.shape))
+    return Checkpoint(architecture, _GgufTensors(tensors), file_digest([path]), bits)
 
 
 # ---------------------------------------------------------------- safetensors
@@ -233,6 +237,11 @@ class _SafetensorsFiles:
         """Where the tensor (or its 8-bit form) of this stored name lies: file, offset, dtype, shape."""
         return self._where.get(name) or self._where.get(f"{name}.q8")
 
+    def bits(self, name: str) -> float:
+        """Bits per weight of the tensor of this stored name."""
+        where = self.stored(name)
+        return 8.0 * np.dtype(_DTYPES.get(where[2], "<f4") if where else "<f4").itemsize
+
     def __contains__(self, name: str) -> bool:
         return self.stored(safetensors_name(name)) is not None
 
@@ -286,7 +295,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
         qk_norm="layers.0.q_norm" in tensors,
     )
     digest = file_digest([path / "config.json", *paths])
-    return Checkpoint(architecture, tensors, digest)
+    return Checkpoint(architecture, tensors, digest, tensors.bits("model.layers.0.mlp.down_proj.weight"))
 
 
 def _rows(tensors: _SafetensorsFiles, path: Path, name: str) -> int:

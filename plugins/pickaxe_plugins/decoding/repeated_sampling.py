@@ -37,7 +37,8 @@ class Params(pickaxe.Params):
 
     model: str = Field("lm", min_length=1, description="Alias or path of the causal language model.")
     precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = Field(
-        "auto", description="Precision of its weights; auto is int8 on a CPU and fp16 on a GPU."
+        "auto",
+        description="Precision of its weights; auto is as stored (int4 or int8) on a CPU, fp16 on a GPU.",
     )
     n: int = Field(1, ge=1, le=10_000, description="Samples per prompt; a request for more than one wins.")
     temperature: float = Field(0.6, ge=0, allow_inf_nan=False, description="Where the request has none; 0 is greedy.")

@@ -52,7 +52,8 @@ class Params(pickaxe.Params):
     model: str = Field("lm", min_length=1, description="Alias or path of the causal language model.")
     reference: str = Field("", description="Alias or path of the reference model of column ref.")
     precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = Field(
-        "auto", description="Precision of both models' weights; auto is int8 on a CPU and fp16 on a GPU."
+        "auto",
+        description="Precision of both models' weights; auto is as stored (int4 or int8) on a CPU, fp16 on a GPU.",
     )
     max_tokens: int | None = Field(None, ge=2, description="Longest run of tokens; the model's context by default.")
     window: Window = Field(
