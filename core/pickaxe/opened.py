@@ -51,7 +51,7 @@ class Opened:
         with self.guard():
             return self.relay.call(hook, **arguments)
 
-    def pull(self, hook: str, **arguments: Any) -> Iterator[Any]:
+    def pull(self, hook: str, **arguments: Any) -> Generator[Any, None, None]:
         """A generator hook, step by step, guarded alike; closing it closes the method's generator."""
         generator = self.call(hook, **arguments)
         if not isinstance(generator, Generator):

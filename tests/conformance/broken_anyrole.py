@@ -19,7 +19,7 @@ from pickaxe import Example, Progress, Scores, hookimpl
 class OddScope(GoodGroupScorer):
     """Has a scope that does not exist."""
 
-    scope = "rows"  # type: ignore[assignment]
+    scope = "rows"
 
 
 @fails("anyrole.card")
@@ -57,7 +57,7 @@ class NoValidExample(GoodScorer):
         out.write_json("words.json", [])
         yield Progress("count", 1)
 
-    merge = None  # type: ignore[assignment]
+    merge = None
 
 
 @fails("anyrole.constructor")

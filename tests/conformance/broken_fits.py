@@ -13,7 +13,7 @@ from pickaxe import Progress, Scores, hookimpl
 class Fits(GoodScorer):
     """A scorer whose fit is changed; merging stays out of it."""
 
-    merge = None  # type: ignore[assignment]
+    merge = None
 
     def write(self, out: Any, words: Any, **notes: Any) -> Progress:
         """Write what the scorer reads."""

@@ -155,7 +155,7 @@ def test_another_method_version_or_kind_is_refused(made: Path) -> None:
     artifact.check_method("m", 1, "fit")
     for wanted in (("n", 1, None), ("m", 2, None), ("m", 1, "index")):
         with pytest.raises(ArtifactMismatch, match="wanted"):
-            artifact.check_method(*wanted)  # type: ignore[arg-type]
+            artifact.check_method(*wanted)
 
 
 def test_an_unlisted_file_is_not_part_of_it(made: Path) -> None:

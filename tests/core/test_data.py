@@ -40,7 +40,7 @@ def test_kind_of(value: object, kind: str) -> None:
 
 
 def items(*values: object) -> Items:
-    return Items(Item(str(row), "t", {"x": value}) for row, value in enumerate(values))  # type: ignore[dict-item]
+    return Items(Item(str(row), "t", {"x": value}) for row, value in enumerate(values))
 
 
 def test_items_are_a_sequence() -> None:

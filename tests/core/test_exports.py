@@ -37,7 +37,7 @@ def test_name_resolves(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'scorers'"):
-        _ = pickaxe.scorers  # type: ignore[attr-defined]
+        _ = pickaxe.scorers
 
 
 def test_type_checkers_see_what_run_time_offers() -> None:

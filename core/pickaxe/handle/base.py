@@ -6,6 +6,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar
@@ -202,11 +203,12 @@ class MethodHandle:
             references=opened.host.references,
             overwrite=overwrite,
         ) as writer:
-            for step in opened.pull(hook, out=writer, call=call, **arguments):
-                if not isinstance(step, Progress):
-                    raise opened.nonsense(f"{hook} yielded {type(step).__name__}, wanted Progress")
-                call.check()
-                yield step
+            with closing(opened.pull(hook, out=writer, call=call, **arguments)) as steps:
+                for step in steps:
+                    if not isinstance(step, Progress):
+                        raise opened.nonsense(f"{hook} yielded {type(step).__name__}, wanted Progress")
+                    call.check()
+                    yield step
             call.check()
 
     def _made(

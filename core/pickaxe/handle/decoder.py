@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from pickaxe.call import Call
@@ -90,12 +91,13 @@ class DecoderHandle(MethodHandle):
         call.check()
         finished: set[tuple[int, int]] = set()
         begun: set[tuple[int, int]] = set()
-        for chunk in self.opened.pull("decode", prompts=prompts, call=call):
-            self._check(chunk, len(prompts), begun, finished)
-            with self.opened.guard():
-                checked = chunk if chunk.record is None else replace(chunk, record=jsonable(chunk.record))
-            yield checked
-            call.check()
+        with closing(self.opened.pull("decode", prompts=prompts, call=call)) as chunks:
+            for chunk in chunks:
+                self._check(chunk, len(prompts), begun, finished)
+                with self.opened.guard():
+                    checked = chunk if chunk.record is None else replace(chunk, record=jsonable(chunk.record))
+                yield checked
+                call.check()
         silent = set(range(len(prompts))) - {prompt for prompt, _ in finished}
         if silent or begun - finished:
             raise self.opened.nonsense(
