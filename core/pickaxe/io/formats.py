@@ -197,8 +197,6 @@ def _json_value(value: Any) -> Any:
             return value.isoformat()
         case decimal.Decimal():
             return str(value)
-        case bytes():
-            raise Broken("holds binary data, which no field does: leave the column out with --fields")
         case dict():
             return {key: _json_value(part) for key, part in value.items()}
         case list():

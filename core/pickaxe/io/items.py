@@ -80,7 +80,7 @@ def field_from_json(name: str, value: Any, where: str) -> FieldValue:
             return _from_object(value, where)
         case list():
             return _from_list(name, value, where)
-    raise InvalidItems(where, f"is {_name(value)}, which no field holds")
+    raise InvalidItems(where, f"is {_name(value)}, which no field holds: name the columns to keep (--fields)")
 
 
 # ---------------------------------------------------------------- writing

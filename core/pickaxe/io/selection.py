@@ -60,6 +60,6 @@ def _quantile(numbers: list[float], share: float) -> float:
     place = share * (len(numbers) - 1)
     below = math.floor(place)
     above = min(below + 1, len(numbers) - 1)
-    if numbers[below] == numbers[above]:  # infinities have no difference
+    if place == below or numbers[below] in (numbers[above], -math.inf):  # infinities have no difference
         return numbers[below]
     return numbers[below] + (place - below) * (numbers[above] - numbers[below])
