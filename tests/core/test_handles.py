@@ -136,6 +136,12 @@ def test_large_inputs_are_scored_in_equal_batches(handle: Any) -> None:
     assert sizes == [1024, 1024, 452] * 2
 
 
+def test_a_stream_names_the_place_in_the_whole_input(handle: Any) -> None:
+    items = [Item("a", "t"), Item("b", "t"), Item("c")]
+    with pytest.raises(InvalidItems, match=r"items\[2\]\.text"):
+        list(handle("scorer", zeros).stream(items, batch=2))
+
+
 # ---------------------------------------------------------------- nonsense from a method
 
 

@@ -111,13 +111,16 @@ class MethodHandle:
             open_method(type(self.opened.method), self.name, self.opened.role, given, artifact, self.opened.host.parent)
         )
 
-    def check_items(self, values: Iterable[ItemLike], label: str = "items") -> Items:
-        """The items, once every declared field is there; raises `InvalidItems` with all violations."""
+    def check_items(self, values: Iterable[ItemLike], label: str = "items", start: int = 0) -> Items:
+        """The items, once every declared field is there; raises `InvalidItems` with all violations.
+
+        Violations name the place in the whole input, of which these are the items from `start` on.
+        """
         items = as_items(values)
         fields = self.opened.method.reads
         if all(each.name == each.kind == "text" and _all_texts(items) for each in fields):
             return items
-        found = [each for row, item in enumerate(items) for each in violations(item, fields, f"{label}[{row}]")]
+        found = [each for row, item in enumerate(items, start) for each in violations(item, fields, f"{label}[{row}]")]
         if found:
             raise InvalidItems(found)
         return items

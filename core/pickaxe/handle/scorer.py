@@ -73,8 +73,10 @@ class ScorerHandle(MethodHandle):
         if self.opened.method.scope != "item":
             yield self._score(self.check_items(Items(numbered)), call)
             return
+        start = 0
         while part := tuple(islice(numbered, batch)):
-            yield self._score(self.check_items(Items(part)), call)
+            yield self._score(self.check_items(Items(part), start=start), call)
+            start += len(part)
 
     def _ready(self) -> None:
         if self.opened.method.fitted == "required":
