@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from pickaxe_services.settings import Settings
 @click.option("--output", type=click.Path(path_type=Path), default="demo-output", show_default=True)
 def main(output: Path) -> None:
     """Score a real corpus, pick from it, index, search, rerank and answer; every step through gRPC."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     begin = time.perf_counter()
     data = corpus.load()
     steps = []
