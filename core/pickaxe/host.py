@@ -121,6 +121,22 @@ class Host:
             ("lm", name, precision), lambda: LM.open(self.models, self.runtime, name, precision=precision)
         )
 
+    def lm_at(self, path: Path, precision: str = "auto") -> LM:
+        """The model whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        from pickaxe.lm import LM
+
+        status = path.stat()
+        mark = status.st_ino, status.st_mtime_ns
+        return self._shared.once(
+            ("lm at", str(path), mark, precision),
+            lambda: LM.open(self.models, self.runtime, str(path.resolve()), precision=precision),
+        )
+
+    def model_path(self, name: str) -> Path:
+        """Where the files of a model lie, for a method that trains it further."""
+        self._check_model(name)
+        return self.models.path(name)
+
     def encoder(self, name: str = "encoder") -> Encoder:
         """A sentence encoder by alias or path, opened once and shared."""
         from pickaxe.encoder import Encoder

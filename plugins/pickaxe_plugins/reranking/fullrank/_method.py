@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pydantic
 from pydantic import Field
 
 import pickaxe
-from pickaxe import Call, Example, InputField, Item, Items, Method, MethodRef, Ranked, Ranking, catalog
-from pickaxe.errors import DoesNotFit, InvalidItems, Violation
+from pickaxe import (
+    Artifact,
+    ArtifactWriter,
+    Call,
+    Example,
+    InputField,
+    Item,
+    Items,
+    Method,
+    MethodRef,
+    Progress,
+    Ranked,
+    Ranking,
+    catalog,
+)
+from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams, Violation
+from pickaxe.extras import require
 from pickaxe.hooks import hookimpl
+from pickaxe.tokenizers import Tokenizer
 from pickaxe_plugins.reranking.fullrank import _rankers as rankers
+from pickaxe_plugins.reranking.fullrank import _training as training
 from pickaxe_plugins.reranking.fullrank._windows import complete_order, one_pass, schedule
+from pickaxe_plugins.train.settings import Net, Recipe
+
+if TYPE_CHECKING:
+    from pickaxe.lm import LM
 
 
 class Params(pickaxe.Params):
@@ -49,6 +70,17 @@ class Params(pickaxe.Params):
     shuffle_seed: int | None = Field(
         None, description="Shuffle the candidates first, by this seed and the query's id; null: keep their order."
     )
+    base: str | None = Field(
+        None, min_length=1, description="Fit: the language model to train further; null: a new one, as `net` says."
+    )
+    net: Net = Field(Net(), description="Fit: the new network's size; its vocabulary is learned from the examples.")
+    recipe: Recipe = Field(Recipe(), description="Fit: how it is trained.")
+    loss: Literal["importance", "lm"] = Field(
+        "importance", description="Fit: importance counts the first identifiers more; lm counts all tokens alike."
+    )
+    teacher: MethodRef | None = Field(
+        None, description="Fit: the reranker that labels examples without permutation, by complete passes."
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -60,6 +92,8 @@ class Params(pickaxe.Params):
             raise ValueError("strategy complete counts its passes itself: leave passes at 1")
         if self.ranker is not None and self.decoder is not None:
             raise ValueError("ranker and decoder both order a window: give one of them")
+        if self.teacher is not None and self.step == self.window:
+            raise ValueError(f"teacher needs step below window {self.window}: a pass would settle nothing")
         return self
 
     def prompts(self, n: int) -> int:
@@ -91,22 +125,68 @@ class FullRank(Method[Params]):
         InputField("title", "text", "The candidate's title, put before its text.", required=False),
         InputField("score", "float64", "The candidate's incoming score; wanted by score_mode inherit.", required=False),
     )
+    fit_reads = (
+        InputField("text", "text", "The query."),
+        InputField("passages", "texts", "The passages in their incoming order."),
+        InputField("permutation", "tensor", "Places of the passages, from 0, best first.", required=False),
+    )
+    fitted = "optional"
+    stages = ("labels", "train")
     cost = "full: 1 prompt; sliding: about n / step prompts of window passages; complete: as many for each pass."
     reproduced = (
         "Window schedules, parsing, labels and losses of the authors' code; nDCG@10 0.7255 and 0.5058 of their "
-        "published runs.  The 7B model was not trained."
+        "published runs.  The 7B model was not trained; fit trains small ones."
     )
 
     @classmethod
     def example(cls) -> Example:
         return Example(
-            params={"ranker": "encoder"},
+            params={
+                "model": "draft",
+                "net": {"layers": 1, "width": 32, "heads": 1, "kv_heads": 1, "vocab": 300},
+                "recipe": {"epochs": 2, "batch": 2, "warmup": 1, "checkpoint": 1},
+            },
+            examples=(
+                Item("long", "the longest", {"passages": ["aa", "a", "aaa"], "permutation": np.array([2, 0, 1])}),
+                Item("short", "the shortest", {"passages": ["bbb", "b", "bb"], "permutation": np.array([1, 2, 0])}),
+            ),
             query=Item("q", "How is green tea brewed?"),
             candidates=(
                 Item("rain", "The rain in Spain stays mainly in the plain.", {"score": 3.0}),
                 Item("tea", "Green tea is brewed at about 80 degrees for two minutes.", {"score": 2.0}),
                 Item("moon", "The Moon turns once on its axis for every orbit around the Earth.", {"score": 1.0}),
             ),
+        )
+
+    @hookimpl
+    def fit(
+        self,
+        examples: Iterable[Item],
+        validation: Iterable[Item] | None,
+        init_from: Artifact | None,
+        out: ArtifactWriter,
+        call: Call,
+    ) -> Iterator[Progress]:
+        params = self.params
+        if params.ranker is not None or params.decoder is not None:
+            raise InvalidParams("ranker", "or decoder orders the windows itself: leave both out to fit a model")
+        require("jax", extra="train")
+        teacher = None if params.teacher is None else self.host.reranker(params.teacher)
+        labelled = training.Labels(out, teacher, params.window, params.step, call)
+        given = yield from labelled.read(examples, "labels.json")
+        held_out = yield from labelled.read(validation or (), "validation_labels.json")
+        if not given:
+            raise InvalidItems("examples", "are none: fit needs at least one list of passages")
+        out.finish("labels")
+        if init_from is not None:
+            start = training.start_from(init_from.path, Tokenizer.open(init_from.path))
+        elif params.base is not None:
+            tokenizer = self.host.lm(params.base).tokenizer
+            start = training.start_from(self.host.model_path(params.base), tokenizer)
+        else:
+            start = training.start_new(params.net, given, params.max_passage_len, out.path, call.seed)
+        yield from training.learn(
+            start, given, held_out, params.recipe, params.loss, params.max_passage_len, out, call.seed
         )
 
     @hookimpl
@@ -160,13 +240,19 @@ class FullRank(Method[Params]):
             length, context = params.max_passage_len, params.context_tokens
             if params.decoder is not None:
                 return rankers.by_decoder(host.decoder(params.decoder), query, length, context, call)
-            lm = host.lm(params.model, params.precision)
+            lm = self._lm()
             return rankers.by_model(lm, query, length, context, params.constrained, call)
         if params.ranker.name == "encoder":
             return rankers.by_cosine(host.encoder(params.encoder), query, candidates, call)
         if "reranker" in catalog.roles(params.ranker.name):
             return rankers.by_reranker(host.reranker(params.ranker), query, call)
         return rankers.by_scorer(host.scorer(params.ranker), query, call)
+
+    def _lm(self) -> LM:
+        """The model that `fit` trained, else the one that the parameters name."""
+        if self.artifact is not None:
+            return self.host.lm_at(self.artifact.path, self.params.precision)
+        return self.host.lm(self.params.model, self.params.precision)
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickaxe import Call, Item, Items, Message, Prompt, Sampling
-from pickaxe.errors import Unmet
-from pickaxe_plugins.reranking.fullrank._permutation import SEPARATOR, Parsed, parse_permutation
+from pickaxe_plugins.reranking.fullrank import _tokens as tokens
+from pickaxe_plugins.reranking.fullrank._permutation import Parsed, parse_permutation
 from pickaxe_plugins.reranking.fullrank._prompt import Listwise, fitted, output_text, passage
 
 if TYPE_CHECKING:
@@ -96,22 +96,19 @@ def by_model(lm: LM, query: Item, max_passage_len: int, context: int | None, con
     """What a language model writes: greedily, as many tokens as the order takes, no end of text before that."""
 
     def encoded(messages: Sequence[Message]) -> list[int]:
-        try:
-            return lm.tokenizer.encode_chat(messages)
-        except Unmet:  # a model without chat template reads plain text
-            return lm.tokenizer.encode("\n\n".join(turn.content for turn in messages) + "\n\n", add_special=True)
+        return tokens.prompt_ids(lm.tokenizer, messages)
 
     def output_tokens(n: int) -> int:
-        return sum(map(len, lm.tokenizer.encode_batch([f"{SEPARATOR}[{place + 1}]" for place in range(n)])))
+        return tokens.answer_length(lm.tokenizer, n)
 
     def rank(window: Items) -> Ruling:
         n = len(window)
         limit = lm.context_length if context is None else min(context, lm.context_length)
         prompt = _prompt(query, window, max_passage_len, limit, lambda turns: len(encoded(turns)), output_tokens)
         write = _write_constrained if constrained else _write_freely
-        tokens = write(lm, encoded(prompt.messages), n, call)
-        parsed = parse_permutation(lm.tokenizer.decode(tokens), n)
-        return Ruling(parsed, {"prompt_tokens": prompt.tokens, "output_tokens": len(tokens)}, prompt.max_passage_len)
+        written = write(lm, encoded(prompt.messages), n, call)
+        parsed = parse_permutation(lm.tokenizer.decode(written), n)
+        return Ruling(parsed, {"prompt_tokens": prompt.tokens, "output_tokens": len(written)}, prompt.max_passage_len)
 
     return rank
 
@@ -133,8 +130,7 @@ def _write_constrained(lm: LM, prompt_ids: list[int], n: int, call: Call) -> lis
 
     Tokens without alternative ("]", " >", " [") are not asked for: they are read together with the next choice.
     """
-    first = lm.tokenizer.encode_batch([f"[{place + 1}]" for place in range(n)])
-    later = lm.tokenizer.encode_batch([f"{SEPARATOR}[{place + 1}]" for place in range(n)])
+    first, later = tokens.first_ids(lm.tokenizer, n), tokens.later_ids(lm.tokenizer, n)
     logits, cache = lm.prefill(prompt_ids, call)
     written: list[int] = []
     unread: list[int] = []

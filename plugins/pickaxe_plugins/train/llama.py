@@ -1,0 +1,142 @@
+"""A Llama-shaped decoder in JAX: the same network that `pickaxe.lm` runs, in a form that can be trained.
+
+Weights are a flat dictionary by the names of `pickaxe.lm.weights.TensorSource`, float32, linear ones (out, in).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pickaxe
+from pickaxe.errors import Unmet
+from pickaxe.extras import require
+from pickaxe.lm.weights import Architecture, TensorSource, safetensors_name
+
+Weights = Mapping[str, Any]
+
+
+def shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor's name and shape."""
+    a = architecture
+    yield "embedding", (a.vocab, a.width)
+    yield "norm", (a.width,)
+    if not a.tied:
+        yield "output", (a.vocab, a.width)
+    queries, keys = a.heads * a.head_size, a.kv_heads * a.head_size
+    layer: dict[str, tuple[int, ...]] = {"attention_norm": (a.width,), "mlp_norm": (a.width,)}
+    layer |= {"q": (queries, a.width), "k": (keys, a.width), "v": (keys, a.width), "o": (a.width, queries)}
+    layer |= {"gate": (a.mlp, a.width), "up": (a.mlp, a.width), "down": (a.width, a.mlp)}
+    if a.qkv_bias:
+        layer |= {"q_bias": (queries,), "k_bias": (keys,), "v_bias": (keys,)}
+    if a.qk_norm:
+        layer |= {"q_norm": (a.head_size,), "k_norm": (a.head_size,)}
+    for index in range(a.layers):
+        yield from ((f"layers.{index}.{name}", shape) for name, shape in layer.items())
+
+
+def initial(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
+    """Normal weights of deviation 0.02, those that write to the residual stream smaller by sqrt(2 layers)."""
+    weights: dict[str, np.ndarray] = {}
+    for name, shape in shapes(architecture):
+        part = name.rpartition(".")[2]
+        if len(shape) == 1:
+            weights[name] = np.full(shape, 0.0 if part.endswith("bias") else 1.0, np.float32)
+            continue
+        scale = 0.02 / np.sqrt(2 * architecture.layers) if part in ("o", "down") else 0.02
+        weights[name] = (scale * pickaxe.generator(seed, "weights", name).standard_normal(shape)).astype(np.float32)
+    return weights
+
+
+def load(architecture: Architecture, tensors: TensorSource) -> dict[str, np.ndarray]:
+    """The weights of a model on disk, to be trained further."""
+    if architecture.rope_factors:
+        raise Unmet("a model with scaled rotary frequencies cannot be trained further: choose another base")
+    return {name: np.array(tensors.tensor(name)) for name, _ in shapes(architecture)}
+
+
+def hidden_states(weights: Weights, architecture: Architecture, ids: Any, noise: Any = 0.0) -> Any:
+    """float32 (B, T, width) after the last norm, for ids (B, T); `noise` is added to the embeddings.
+
+    Attention is causal: padding on the right changes nothing before it.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    rows, length = ids.shape
+    angles = np.arange(length)[:, None] * architecture.inverse_frequencies()
+    turn = np.cos(angles).astype(np.float32)[:, None], np.sin(angles).astype(np.float32)[:, None]
+
+    def project(x: Any, layer: str, part: str) -> Any:
+        y = x @ weights[layer + part].T
+        if architecture.qkv_bias:
+            y = y + weights[layer + part + "_bias"]
+        return y.reshape(rows, length, -1, architecture.head_size)
+
+    def attend(x: Any, layer: str) -> Any:
+        q, k, v = (project(x, layer, part) for part in "qkv")
+        if architecture.qk_norm:
+            q, k = _norm(q, weights[layer + "q_norm"], architecture), _norm(k, weights[layer + "k_norm"], architecture)
+        q, k = (_rotate(part, *turn, architecture.rope_interleaved) for part in (q, k))
+        read = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        return read.reshape(rows, length, -1) @ weights[layer + "o"].T
+
+    x = weights["embedding"][ids] + noise
+    for index in range(architecture.layers):
+        layer = f"layers.{index}."
+        x = x + attend(_norm(x, weights[layer + "attention_norm"], architecture), layer)
+        h = _norm(x, weights[layer + "mlp_norm"], architecture)
+        gated = jax.nn.silu(h @ weights[layer + "gate"].T) * (h @ weights[layer + "up"].T)
+        x = x + gated @ weights[layer + "down"].T
+    return _norm(jnp.asarray(x), weights["norm"], architecture)
+
+
+def logits(weights: Weights, hidden: Any) -> Any:
+    """(…, width) -> (…, vocab)."""
+    return hidden @ weights.get("output", weights["embedding"]).T
+
+
+def _norm(x: Any, scale: Any, architecture: Architecture) -> Any:
+    return x * ((x * x).mean(-1, keepdims=True) + architecture.eps) ** -0.5 * scale
+
+
+def _rotate(x: Any, cosine: Any, sine: Any, interleaved: bool) -> Any:
+    """Heads (B, T, H, head_size) turned by their positions; pairs are the two halves, or neighbours."""
+    import jax.numpy as jnp
+
+    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else jnp.split(x, 2, axis=-1)
+    turned = first * cosine - second * sine, second * cosine + first * sine
+    return jnp.stack(turned, -1).reshape(x.shape) if interleaved else jnp.concatenate(turned, -1)
+
+
+def save(weights: Weights, architecture: Architecture, folder: Path) -> None:
+    """Write `model.safetensors` and `config.json`, which `pickaxe.lm` and other Llama readers open."""
+    stored = {safetensors_name(name): np.ascontiguousarray(array) for name, array in weights.items()}
+    require("safetensors.numpy", extra="cpu").save_file(stored, str(folder / "model.safetensors"))
+    config = {
+        "model_type": _family(architecture),
+        "hidden_size": architecture.width,
+        "intermediate_size": architecture.mlp,
+        "num_hidden_layers": architecture.layers,
+        "num_attention_heads": architecture.heads,
+        "num_key_value_heads": architecture.kv_heads,
+        "head_dim": architecture.head_size,
+        "vocab_size": architecture.vocab,
+        "rms_norm_eps": architecture.eps,
+        "rope_theta": architecture.rope_base,
+        "rope_interleaved": architecture.rope_interleaved,
+        "max_position_embeddings": architecture.context,
+        "tie_word_embeddings": architecture.tied,
+        "hidden_act": "silu",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def _family(architecture: Architecture) -> str:
+    if architecture.qk_norm:
+        return "qwen3"
+    return "qwen2" if architecture.qkv_bias else "llama"
