@@ -54,6 +54,14 @@ def test_score_rows() -> None:
     assert score_rows(["x"], segmented)[0]["segments"] == [[0, 2, 0.5]]
 
 
+def test_columns_named_like_ours() -> None:
+    names = ("id", "flag", "segments")
+    scores = Scores({name: np.zeros(1) for name in names}, flags=(Flag(0, "F"),), segments=((Segment(0, 1, 2),),))
+    columns = score_columns([Column(name, "") for name in names], segments=True)
+    assert list(columns) == list(score_rows(["x"], scores)[0])
+    assert list(columns) == ["id", "id_", "flag", "segments", "flag_", "segments_"]
+
+
 def test_other_rows() -> None:
     assert hit_row(Hit("d", 1.5)) == {"id": "d", "score": 1.5}
     assert hit_row(Hit("d", 1.5, {"bm25": math.nan}, (Span(0, 3),))) == {

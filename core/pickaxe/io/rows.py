@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pickaxe.data import Completion, Hit, Ranking, Scores
@@ -14,19 +14,28 @@ Row = dict[str, Any]
 def score_rows(ids: Sequence[str], scores: Scores) -> list[Row]:
     """One row per item: id, the columns in order, then `flag` and `segments` where there are any.
 
-    NaN, which says "no value", becomes null; infinities become "Infinity" and "-Infinity".  A float32 is written
-    with all digits of its double, so that comparing for equality works without a cast.
+    When the method has a column of such a name, see `free_names`.  NaN, which says "no value", becomes null;
+    infinities become "Infinity" and "-Infinity".  A float32 is written with all digits of its double, so that
+    comparing for equality works without a cast.
     """
     columns = [values.tolist() for values in scores.columns.values()]
-    names = ["id", *scores.columns]
+    names = ["id", *("id_" if name == "id" else name for name in scores.columns)]
+    flag_name, segments_name = free_names(scores.columns)
     rows = [dict(zip(names, map(_plain, values), strict=True)) for values in zip(ids, *columns, strict=True)]
     for flag in scores.flags:
         text = f"{flag.reason}: {flag.message}" if flag.message else flag.reason
-        held = rows[flag.index].get("flag")
-        rows[flag.index]["flag"] = f"{held}; {text}" if held else text
+        held = rows[flag.index].get(flag_name)
+        rows[flag.index][flag_name] = f"{held}; {text}" if held else text
     for row, segments in zip(rows, scores.segments, strict=False):
-        row["segments"] = [[part.start, part.end, part.score] for part in segments]
+        row[segments_name] = [[part.start, part.end, part.score] for part in segments]
     return rows
+
+
+def free_names(columns: Iterable[str]) -> tuple[str, str]:
+    """What the columns of flags and segments are called: `flag_` and `segments_` if the method has such columns."""
+    taken = set(columns)
+    flag, segments = (f"{name}_" if name in taken else name for name in ("flag", "segments"))
+    return flag, segments
 
 
 def _plain(value: Any) -> Any:

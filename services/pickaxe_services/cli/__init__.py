@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,15 @@ class Lazy(click.Group):
         module = importlib.import_module(f"{_HERE}.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our output has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
+        return result
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -94,10 +104,6 @@ def main(args: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if args is None else args)
     try:
         code = pickaxe.main(given, prog_name="pickaxe", standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except (Exception, KeyboardInterrupt) as error:
         from pickaxe_services.cli.failure import report
 
