@@ -1,6 +1,7 @@
 """Picking by a column: ties, order, shares, and rows without a number."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,6 +20,11 @@ def test_ties_go_to_the_lower_index() -> None:
     assert pick([1, 2, 2, 1, 2], Rule("top", 4)) == [0, 1, 2, 4]
     assert pick([1, 2, 2, 1, 2], Rule("top", 1, lowest=True)) == [0]
     assert pick([1, 2, 2, 1, 2], Rule("fraction", 0.4)) == [1, 2]
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("top", 1), ("fraction", 0.3), ("quantile", 1), ("threshold", 2**60 + 2)])
+def test_whole_numbers_beyond_doubles(kind: Literal["top", "fraction"], amount: float) -> None:
+    assert pick([2**60, 2**60 + 2, 2**60 + 1], Rule(kind, amount)) == [1]
 
 
 def test_rows_without_a_number_are_never_picked() -> None:

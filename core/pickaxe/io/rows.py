@@ -44,6 +44,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def in_order(value: Any) -> Any:
+    """The JSON value with the keys of all its objects sorted: what passed through gRPC has lost their order."""
+    if isinstance(value, Mapping):
+        return {key: in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [in_order(part) for part in value]
+    return value
+
+
 def group_rows(scores: Scores) -> list[Row]:
     """One row per group, like `score_rows`."""
     if scores.groups is None:
@@ -58,7 +67,7 @@ def group_rows(scores: Scores) -> list[Row]:
 def hit_row(hit: Hit) -> Row:
     row: Row = {"id": hit.id, "score": _plain(hit.score)}
     if hit.columns:
-        row["columns"] = {name: _plain(value) for name, value in hit.columns.items()}
+        row["columns"] = {name: _plain(hit.columns[name]) for name in sorted(hit.columns)}
     if hit.spans:
         row["spans"] = [[span.start, span.end] for span in hit.spans]
     return row
@@ -70,7 +79,7 @@ def ranking_row(query: str, ranking: Ranking) -> Row:
         "ranking": [{"id": each.id, "index": each.index, "score": _plain(each.score)} for each in ranking],
         "scores": [_plain(value) for value in ranking.scores.tolist()],
     }
-    optional = {"cut": ranking.cut, "usage": dict(ranking.usage), "record": dict(ranking.record)}
+    optional = {"cut": ranking.cut, "usage": in_order(ranking.usage), "record": in_order(ranking.record)}
     return row | {key: value for key, value in optional.items() if value}
 
 
@@ -82,8 +91,8 @@ def completion_row(prompt: str, completion: Completion) -> Row:
     if completion.logprobs:
         row["logprobs"] = [_plain(value) for value in completion.logprobs]
     optional: Mapping[str, Any] = {
-        "records": [dict(record) for record in completion.records],
+        "records": in_order(completion.records),
         "finish_reason": completion.finish_reason,
-        "usage": dict(completion.usage),
+        "usage": in_order(completion.usage),
     }
     return row | {key: value for key, value in optional.items() if value}

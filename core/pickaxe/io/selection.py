@@ -7,7 +7,7 @@ import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pickaxe.errors import InvalidParams
 
@@ -34,13 +34,13 @@ class Rule:
 
 def pick(values: Iterable[float], rule: Rule) -> list[int]:
     """Indices of the picked rows, ascending.  `top` and `threshold` hold no more than what they pick."""
-    sign = -1.0 if rule.lowest else 1.0
+    sign = -1 if rule.lowest else 1
     signed = (sign * value for value in values)
     if rule.kind == "threshold":
         return [row for row, value in enumerate(signed) if value >= sign * rule.amount]
     if rule.kind == "top":
         return _top(signed, int(rule.amount))
-    held = array("d", signed)
+    held = _held(signed)
     if rule.kind == "fraction":
         return _top(held, math.floor(rule.amount * len(held) + 0.5))
     numbers = sorted(value for value in held if not math.isnan(value))
@@ -48,6 +48,16 @@ def pick(values: Iterable[float], rule: Rule) -> list[int]:
         return []
     bound = _quantile(numbers, rule.amount)
     return [row for row, value in enumerate(held) if value >= bound]
+
+
+def _held(values: Iterable[float]) -> array[float] | array[int]:
+    """All values, 8 bytes each; whole numbers stay exact as long as there are no others."""
+    held: array[Any] = array("q")
+    for value in values:
+        if held.typecode == "q" and not isinstance(value, int):
+            held = array("d", held)
+        held.append(value)
+    return held
 
 
 def _top(values: Iterable[float], n: int) -> list[int]:

@@ -16,7 +16,7 @@ from pickaxe.errors import InvalidItems, Violation
 from pickaxe.io.prompts import prompt_of
 from pickaxe.io.readers import Layout, Record, Source
 from pickaxe.io.resume import output
-from pickaxe.io.rows import completion_row
+from pickaxe.io.rows import completion_row, in_order
 from pickaxe.io.writers import encoding
 from pickaxe_services.cli import console
 from pickaxe_services.cli.door import door, identify, require_role, running
@@ -159,4 +159,4 @@ def _print_choice(completion: Completion) -> None:
 
 
 def _print_record(record: Any) -> None:
-    print(json.dumps(dict(record), ensure_ascii=False))
+    print(json.dumps(in_order(record), ensure_ascii=False))

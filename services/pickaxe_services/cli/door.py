@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from pickaxe.errors import InvalidParams, Violation, WrongRole
 from pickaxe.handle.base import violations
 from pickaxe.host import Host
 from pickaxe.io.readers import Check, Layout, Source
+from pickaxe.io.rows import in_order
 from pickaxe.method import Card
+from pickaxe_services.cli.failure import Terminated
 from pickaxe_services.cli.options import Common, Reading
 
 if TYPE_CHECKING:
@@ -76,7 +79,7 @@ def describe(name: str, server: str | None, client: Any = None) -> Card:
     """The card of a method here or on a server."""
     if client is not None:
         card: Card = client.show(name)
-        return card
+        return replace(card, params_schema=in_order(card.params_schema))
     if server is None:
         return catalog.describe(name)
     from pickaxe_services import connect
@@ -124,9 +127,7 @@ def running(common: Common) -> Iterator[Call]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         # In a thread: the interrupted code may hold the call's lock.
         threading.Thread(target=call.cancel, daemon=True).start()
-        if number == signal.SIGTERM:
-            raise SystemExit(128 + number)
-        raise KeyboardInterrupt
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield call

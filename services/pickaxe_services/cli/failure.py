@@ -14,6 +14,11 @@ from pickaxe.errors import Cancelled, PickaxeError
 
 USAGE = 2
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came.  Not a `SystemExit`, which from inside a method counts as the method's fault."""
 
 
 def report(error: BaseException, *, as_json: bool) -> int | None:
@@ -25,6 +30,8 @@ def report(error: BaseException, *, as_json: bool) -> int | None:
         traceback.print_exception(error)
     if isinstance(error, PickaxeError):
         return _tell(as_record(error), error.exit_code, as_json)
+    if isinstance(error, Terminated):
+        return _tell(as_record(Cancelled("terminated")), TERMINATED, as_json)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return _tell(as_record(Cancelled("interrupted")), INTERRUPTED, as_json)
     if isinstance(error, click.ClickException):

@@ -35,7 +35,7 @@ def error_line(progress: str) -> Iterator[None]:
     """With jsonl, a failure is the last line of standard output too."""
     try:
         yield
-    except (PickaxeError, KeyboardInterrupt, SystemExit) as error:
+    except (PickaxeError, KeyboardInterrupt) as error:
         if progress == "jsonl":
             told = error if isinstance(error, PickaxeError) else Cancelled("the process was asked to end")
             console.emit({"error": as_record(told)})

@@ -123,7 +123,11 @@ def _value(text: str) -> Any:
 
 def _resources(given: tuple[str, ...]) -> dict[str, Path]:
     """Those that the environment lists (`PICKAXE_RESOURCES`, a JSON object) and those named here."""
-    listed = {name: Path(path) for name, path in json.loads(os.environ.get("PICKAXE_RESOURCES") or "{}").items()}
+    try:
+        found = json.loads(os.environ.get("PICKAXE_RESOURCES") or "{}")
+        listed = {str(name): Path(path) for name, path in found.items()}
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidParams("PICKAXE_RESOURCES", "is no JSON object of names and paths") from None
     for each in given:
         name, equals, path = each.partition("=")
         if not equals:

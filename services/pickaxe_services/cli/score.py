@@ -16,7 +16,7 @@ from pickaxe.data import Column, Item, Scores
 from pickaxe.errors import AlreadyExists
 from pickaxe.io.readers import Source
 from pickaxe.io.resume import Output, beside, output, write_durably
-from pickaxe.io.rows import group_rows, score_rows
+from pickaxe.io.rows import group_rows, in_order, score_rows
 from pickaxe.io.writers import encoding, score_columns
 from pickaxe.method import Card
 from pickaxe_services.cli import console
@@ -128,7 +128,7 @@ def _summary(
             {"name": each.name, "dtype": each.dtype, "unit": each.unit, "direction": each.direction, "doc": each.doc}
             for each in columns
         ],
-        "summary": dict(whole.summary) if whole else {},
+        "summary": in_order(whole.summary) if whole else {},
         "groups": group_rows(whole) if whole else [],
     }
 

@@ -89,7 +89,7 @@ def command(
             rule = Rule(kind, amount, _lowest(wanted, direction))  # type: ignore[arg-type]
             records = (record.item for record in items.records())
             parts = scored(handle, card, records, call)
-            chosen = pick((float(value) for _, part in parts for value in part[wanted.name]), rule)
+            chosen = pick((value for _, part in parts for value in part[wanted.name].tolist()), rule)
     written = _write(items, chosen, out, ids_only, overwrite)
     _tell(items, written, out, shared)
 
@@ -137,7 +137,7 @@ def _number(value: Any, where: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, (bool, int, float)):
-        return float(value)
+        return value
     if value in ("Infinity", "-Infinity"):
         return float(value)
     raise InvalidItems(where, "is not a number")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pickaxe.io.rows import in_order
 from pickaxe.jsonable import jsonable
 from pickaxe.method import Card
 from pickaxe_services.cli import console
@@ -47,6 +48,7 @@ def as_json_object(card: Card) -> dict[str, Any]:
     values = {name: getattr(card, name) for name in names}
     for name in ("reads", "fit_reads", "columns"):
         values[name] = [dataclasses.asdict(each) for each in values[name]]
+    values["params_schema"] = in_order(card.params_schema)
     plain: dict[str, Any] = jsonable(values)
     return plain
 
