@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,12 +15,12 @@ from pickaxe.call import Call
 from pickaxe.data import WHOLE_PROMPT, Chunk, Completion, Item, Prompt, Sampling, completions
 from pickaxe.errors import InvalidItems, Violation
 from pickaxe.io.prompts import prompt_of
-from pickaxe.io.readers import Layout, Record, Source
-from pickaxe.io.resume import output
+from pickaxe.io.readers import Check, Record
+from pickaxe.io.resume import beside, output
 from pickaxe.io.rows import completion_row, in_order
 from pickaxe.io.writers import encoding
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, identify, require_role, running
+from pickaxe_services.cli.door import door, identify, require_role, running, source, tell_skipped
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
 BATCH = 16
@@ -87,7 +88,8 @@ def command(
             )
             request, items = None, None
         else:
-            items = _prompts(inputs, reading, sampling, chat)
+            again = overwrite or restart or beside(Path(out), ".partial").exists()
+            items = source(inputs, reading, check=_check(sampling, chat), once=True, again=again)
             request = identify(opened, shared, card, handle, items, reading)
             if request is not None:
                 request["sampling"] = [repr(sampling), chat]
@@ -104,11 +106,13 @@ def command(
                 file.append(list(_rows(handle, part, asked, call)), done=len(part))
                 if items is not None:
                     bar.update(items.meter.read, items.meter.total, prompts=file.done)
+    if items is not None:
+        tell_skipped(items, shared)
     if out != "-":
         console.note(f"decoded {file.done - file.resumed} prompts -> {out}", shared.quiet)
 
 
-def _prompts(inputs: tuple[str, ...], reading: Reading, sampling: Sampling, chat: bool) -> Source:
+def _check(sampling: Sampling, chat: bool) -> Check:
     def check(item: Item, where: str) -> Iterable[Violation]:
         try:
             prompt_of(item, where, sampling, chat)
@@ -116,15 +120,7 @@ def _prompts(inputs: tuple[str, ...], reading: Reading, sampling: Sampling, chat
             return error.violations
         return ()
 
-    return Source(
-        inputs,
-        format=reading.format,
-        layout=Layout(reading.text_field, reading.id_field, reading.fields, reading.rename),
-        on_error=reading.on_error,  # type: ignore[arg-type]
-        quarantine=reading.quarantine,
-        check=check,
-        once=True,
-    )
+    return check
 
 
 def _rows(handle: Any, part: list[Record], prompts: list[Prompt], call: Call) -> Iterator[dict[str, Any]]:

@@ -16,12 +16,13 @@ import pydantic
 from pickaxe import catalog
 from pickaxe.call import Call
 from pickaxe.data import InputField, Item
-from pickaxe.errors import InvalidParams, Violation, WrongRole
+from pickaxe.errors import AlreadyExists, InvalidParams, Violation, WrongRole
 from pickaxe.handle.base import violations
 from pickaxe.host import Host
 from pickaxe.io.readers import Check, Layout, Source
 from pickaxe.io.rows import in_order
 from pickaxe.method import Card
+from pickaxe_services.cli import console
 from pickaxe_services.cli.failure import Terminated
 from pickaxe_services.cli.options import Common, Reading
 
@@ -145,17 +146,25 @@ def source(
     reading: Reading,
     reads: tuple[InputField, ...] = (),
     *,
+    check: Check | None = None,
     once: bool = False,
     quarantine: Path | None = None,
+    again: bool = False,
 ) -> Source:
-    """The items of input files, checked for the fields that the method reads."""
+    """The items of input files, checked for the fields that the method reads.
+
+    A file of broken records that is there already is written anew only with `again`.
+    """
+    aside = (reading.quarantine or quarantine) if reading.on_error == "quarantine" else None
+    if aside is not None and aside.exists() and not again:
+        raise AlreadyExists(f"{str(aside)!r} exists: move it away, or name another file", metadata={"path": aside})
     return Source(
         inputs,
         format=reading.format,
         layout=Layout(reading.text_field, reading.id_field, reading.fields, reading.rename),
         on_error=reading.on_error,  # type: ignore[arg-type]
-        quarantine=reading.quarantine or quarantine,
-        check=_check(reads) if reads else None,
+        quarantine=aside,
+        check=check or (_check(reads) if reads else None),
         once=once,
     )
 
@@ -165,6 +174,13 @@ def _check(reads: tuple[InputField, ...]) -> Check:
         return violations(item, reads, where)
 
     return check
+
+
+def tell_skipped(items: Source, shared: Common) -> None:
+    """Say how many broken records were left out, and which were the first."""
+    if items.skipped:
+        first = "; ".join(str(each) for each in items.broken[:3])
+        console.note(f"{items.skipped} broken records left out: {first}", shared.quiet)
 
 
 def require_role(card: Card, role: str) -> None:

@@ -30,7 +30,7 @@ def report(error: BaseException, *, as_json: bool) -> int | None:
         traceback.print_exception(error)
     if isinstance(error, PickaxeError):
         return _tell(as_record(error), error.exit_code, as_json)
-    if isinstance(error, Terminated):
+    if isinstance(error.__cause__, Terminated):  # click wraps interrupts into its `Abort`
         return _tell(as_record(Cancelled("terminated")), TERMINATED, as_json)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return _tell(as_record(Cancelled("interrupted")), INTERRUPTED, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pickaxe_services.cli.door import door, running, source
+from pickaxe_services.cli.door import door, running, source, tell_skipped
 from pickaxe_services.cli.making import error_line, make, out_option, overwrite_option, progress_option
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
@@ -45,7 +45,17 @@ def command(
     """
     with error_line(progress), door(shared) as opened, running(shared) as call:
         given = {"examples": examples, "validation": validation, "unlabelled": unlabelled}
-        parts = {name: source(paths, reading) for name, paths in given.items() if paths}
+        reads = opened.card(method).fit_reads
+        parts = {
+            name: source(
+                paths,
+                reading if name == "examples" else reading.part(name),
+                () if name == "unlabelled" else reads,
+                again=overwrite,
+            )
+            for name, paths in given.items()
+            if paths
+        }
         handle = opened.open(method, role)
         start = {} if init_from is None else {"init_from": opened.artifact(init_from)}
         make(
@@ -55,3 +65,5 @@ def command(
             progress,
             shared,
         )
+        for part in parts.values():
+            tell_skipped(part, shared)

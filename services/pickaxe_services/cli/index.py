@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pickaxe_services.cli.door import door, running, source
+from pickaxe_services.cli.door import door, running, source, tell_skipped
 from pickaxe_services.cli.making import error_line, make, out_option, overwrite_option, progress_option
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
@@ -39,7 +39,7 @@ def command(
     """
     with error_line(progress), door(shared) as opened, running(shared) as call:
         handle = opened.open(method, "retriever")
-        documents = source(inputs, reading, opened.card(method).reads)
+        documents = source(inputs, reading, opened.card(method).reads, again=overwrite)
         make(
             lambda told: handle.index(documents, out=out, overwrite=overwrite, call=call, progress=told),
             f"index {method}",
@@ -47,3 +47,4 @@ def command(
             progress,
             shared,
         )
+        tell_skipped(documents, shared)

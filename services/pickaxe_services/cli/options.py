@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -174,6 +174,11 @@ class Reading:
     rename: Mapping[str, str]
     on_error: str
     quarantine: Path | None
+
+    def part(self, name: str) -> Reading:
+        """The same for a second input, whose broken records go into a file of their own."""
+        aside = self.quarantine
+        return self if aside is None else replace(self, quarantine=aside.with_name(f"{aside.name}.{name}"))
 
     def identity(self) -> dict[str, Any]:
         """All that decides which items come out, for the journal of a resumable output."""

@@ -67,7 +67,7 @@ def command(
         if query:
             questions = iter([(Item("query", query), list(source(candidates, reading)))])
         elif run:
-            questions = _of_run(read_run(run), source(queries, reading), source(candidates, reading))
+            questions = _of_run(read_run(run), source(queries, reading), source(candidates, reading.part("candidates")))
         else:
             questions = _embedded(source(inputs, reading, once=True))
         pretty = query is not None and out == "-" and not (shared.json or trec)

@@ -13,14 +13,13 @@ import click
 
 from pickaxe.call import Call
 from pickaxe.data import Column, Item, Scores
-from pickaxe.errors import AlreadyExists
 from pickaxe.io.readers import Source
 from pickaxe.io.resume import Output, beside, output, write_durably
 from pickaxe.io.rows import group_rows, in_order, score_rows
 from pickaxe.io.writers import encoding, score_columns
 from pickaxe.method import Card
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, identify, require_role, running, source
+from pickaxe_services.cli.door import door, identify, require_role, running, source, tell_skipped
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
 
@@ -54,15 +53,14 @@ def command(
     look at one item at a time read inputs larger than memory, and a run that was killed goes on where it was when
     the same command is given again: the finished file is the same, byte for byte.
     """
-    quarantine = beside(Path(out), ".quarantine") if out != "-" and reading.on_error == "quarantine" else None
-    kept = reading.quarantine or quarantine
+    quarantine = beside(Path(out), ".quarantine") if out != "-" else None
+    again = overwrite or restart or beside(Path(out), ".partial").exists()
     with door(shared) as opened, running(shared) as call:
         card = opened.card(method)
         require_role(card, "scorer")
         handle = opened.open(method, "scorer")
-        items = source(inputs, reading, card.reads, once=True, quarantine=quarantine)
+        items = source(inputs, reading, card.reads, once=True, quarantine=quarantine, again=again)
         request = identify(opened, shared, card, handle, items, reading) if card.scope == "item" else None
-        _keep(kept, overwrite or restart or (request is not None and beside(Path(out), ".partial").exists()))
         begun = time.monotonic()
         with output(out, encoding(out), request=request, overwrite=overwrite, restart=restart) as file:
             if file.resumed:
@@ -74,12 +72,6 @@ def command(
                 json.dumps(_summary(shared, card, file, items, handle.columns, whole), indent=1).encode() + b"\n",
             )
     _tell(file, items, time.monotonic() - begun, out, shared)
-
-
-def _keep(path: Path | None, ours: bool) -> None:
-    """Refuse to overwrite a file that another run (or another program) put aside."""
-    if path is not None and path.exists() and not ours:
-        raise AlreadyExists(f"{str(path)!r} exists: move it away, or give --overwrite", metadata={"path": path})
 
 
 def scored(handle: Any, card: Card, items: Iterator[Item], call: Call) -> Iterator[tuple[list[str], Scores]]:
@@ -135,9 +127,7 @@ def _summary(
 
 def _tell(file: Output, items: Source, seconds: float, out: str, shared: Common) -> None:
     made = file.done - file.resumed
-    if items.skipped:
-        first = "; ".join(str(each) for each in items.broken[:3])
-        console.note(f"{items.skipped} broken records left out: {first}", shared.quiet)
+    tell_skipped(items, shared)
     if out == "-":
         return
     if shared.json:

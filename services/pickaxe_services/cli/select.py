@@ -18,7 +18,7 @@ from pickaxe.io.resume import Output, output
 from pickaxe.io.selection import Rule, pick
 from pickaxe.io.writers import Encoding, encoding
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, require_role, running, source
+from pickaxe_services.cli.door import door, require_role, running, source, tell_skipped
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.score import scored
 
@@ -198,8 +198,7 @@ def _as_jsonl(out: str) -> str:
 
 
 def _tell(items: Source, written: int, out: str, shared: Common) -> None:
-    if items.skipped:
-        console.note(f"{items.skipped} broken records left out", shared.quiet)
+    tell_skipped(items, shared)
     if out == STDIN:
         return
     if shared.json:
