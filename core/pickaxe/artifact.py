@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -208,13 +208,15 @@ def writing(
     method_version: int,
     params: Mapping[str, Any],
     inputs: Mapping[str, Any] | None = None,
+    data: Sequence[str] = (),
     references: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Iterator[ArtifactWriter]:
     """Make the artifact at `target`: the block writes files, its normal end commits them in one rename.
 
     If the block raises, nothing appears at `target`; stages marked as finished stay in `<target>.partial` and
-    the same fit resumes there; `inputs` (the seed, what the fit starts from) tell it from another.  Raises
+    the same fit resumes there; `inputs` (the seed, what the fit starts from) and `data` (fingerprints of what it
+    reads, not kept in the manifest) tell it from another.  Raises
     `AlreadyExists` when `target` exists (unless it is an artifact and `overwrite` is set) or another process is
     writing it.
     """
@@ -227,7 +229,7 @@ def writing(
     request = {"kind": kind, "method": method, "method_version": method_version, "params": dict(params)}
     request["inputs"] = dict(inputs or {})
     with _locked(partial):
-        writer = ArtifactWriter(partial, _state(partial, request))
+        writer = ArtifactWriter(partial, _state(partial, {**request, "data": list(data)}))
         try:
             yield writer
             manifest = {

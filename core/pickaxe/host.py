@@ -44,8 +44,8 @@ class Host:
         self._shared = _Shared(device, threads, memory_budget, models, state, dict(resources or {}), artifacts)
         self._chain: tuple[tuple[str, str], ...] = ()
         self._parent: Host = self
-        self.references: dict[str, Any] = {}
-        """Methods that were opened through this view: name → version and artifact digest."""
+        self.references: dict[str, list[dict[str, Any]]] = {}
+        """Methods that were opened through this view: name → version and artifact digest of each."""
 
     def within(self, name: str, params: str) -> Host:
         """The view of one opened method; raises `InvalidParams` when it would use itself."""
@@ -88,10 +88,10 @@ class Host:
         from pickaxe.opened import open_named
 
         opened = open_named(name, role, params or {}, os.fspath(artifact) if artifact else None, self)
-        self.references[name] = {
-            "version": opened.method.version,
-            "artifact": opened.artifact.digest if opened.artifact else "",
-        }
+        entry = {"version": opened.method.version, "artifact": opened.artifact.digest if opened.artifact else ""}
+        held = self.references.setdefault(name, [])
+        if entry not in held:
+            held.append(entry)
         return HANDLES[role](opened)
 
     def _open(self, method: str | MethodRef, role: str, params: Mapping[str, Any]) -> Any:

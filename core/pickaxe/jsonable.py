@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+MAX_EXACT = 2**53
+"""The greatest integer up to which a double, and so every JSON reader, holds every integer."""
+
 
 def jsonable(value: Any) -> Any:
     """The value with NumPy numbers and arrays as Python ones; numbers that are not finite become None.
@@ -15,7 +18,11 @@ def jsonable(value: Any) -> Any:
     Raises TypeError for what JSON cannot hold.
     """
     match value:
-        case None | bool() | str() | int():
+        case None | bool() | str():
+            return value
+        case int():
+            if abs(value) > MAX_EXACT:
+                raise TypeError(f"{value} is beyond 2^53, which not every reader of JSON can hold: write it as text")
             return value
         case float():
             return value if math.isfinite(value) else None

@@ -12,9 +12,9 @@ from pickaxe.errors import InvalidParams, Violation
 
 
 class Params(pydantic.BaseModel):
-    """Base of a method's parameters: immutable, and unknown names are refused."""
+    """Base of a method's parameters: immutable, numbers finite, unknown names refused."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class MethodRef(Params):

@@ -5,23 +5,19 @@ The only module that imports onnxruntime.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pickaxe.call import Call
-from pickaxe.errors import DeadlineExceeded, InvalidParams, MethodFailed, ModelMissing, RuntimeMissing
-from pickaxe.extras import require
+from pickaxe.errors import DeadlineExceeded, MethodFailed, ModelMissing
+from pickaxe.onnx_runtime import choose_device, cores, import_onnxruntime, no_cuda
 
 OrtValue = Any
 """An `onnxruntime.OrtValue`: a tensor in host or device memory.  `.numpy()`, `.shape()` and
@@ -44,9 +40,9 @@ class Runtime:
     """
 
     def __init__(self, device: str = "auto", threads: int = 0, memory_budget: int | None = None) -> None:
-        self._onnxruntime = _import_onnxruntime()
-        self._gpu = _choose_device(self._onnxruntime, device)
-        self.threads = threads or _cores()
+        self._onnxruntime = import_onnxruntime()
+        self._gpu = choose_device(self._onnxruntime, device)
+        self.threads = threads or cores()
         self.memory_budget = memory_budget
         self._sessions: dict[tuple[object, ...], Session] = {}
         self._lock = threading.Lock()
@@ -153,7 +149,7 @@ class Runtime:
         except Exception as error:
             raise MethodFailed(f"ONNX Runtime cannot load {session.graph}: {error}") from error
         if self.is_cuda and "CUDAExecutionProvider" not in inner.get_providers():
-            raise _no_cuda("the CUDA provider failed to start")
+            raise no_cuda("the CUDA provider failed to start")
         return inner
 
 
@@ -324,68 +320,6 @@ class Binding:
     def outputs(self) -> list[OrtValue]:
         """The tensors of the last run, in the order in which outputs were named."""
         return self._io.get_outputs()
-
-
-def _import_onnxruntime() -> ModuleType:
-    module = require("onnxruntime", extra="cpu")
-    remedy = 'uninstall "onnxruntime" and "onnxruntime-gpu", then install either "pickaxe[cpu]" or "pickaxe[gpu]"'
-    if not hasattr(module, "InferenceSession"):
-        raise RuntimeMissing(f"the onnxruntime package is incomplete: {remedy}", metadata={"module": "onnxruntime"})
-    if all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")):
-        warnings.warn(
-            f"onnxruntime and onnxruntime-gpu are both installed and overwrite each other: {remedy}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return module
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _choose_device(runtime: ModuleType, device: str) -> int | None:
-    """The number of the GPU to use, None for the CPU."""
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise InvalidParams("device", f"is {device!r}; use auto, cpu, cuda or cuda:N")
-    if kind == "cpu":
-        return None
-    problem = _cuda_problem(runtime, int(number or 0))
-    if problem is None:
-        return int(number or 0)
-    if kind == "cuda":
-        raise _no_cuda(problem)
-    return None
-
-
-def _cuda_problem(runtime: ModuleType, index: int) -> str | None:
-    """Why this GPU cannot be used; None when it can.  A listed provider may still lack its libraries."""
-    if "CUDAExecutionProvider" not in runtime.get_available_providers():
-        return "this build of onnxruntime has no CUDA provider"
-    if hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()
-    try:
-        runtime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", index)
-    except RuntimeError as error:
-        return str(error)
-    return None
-
-
-def _no_cuda(problem: str) -> RuntimeMissing:
-    return RuntimeMissing(
-        f'no CUDA device: {problem}; use the device cpu, or install "pickaxe[gpu]" without "onnxruntime"',
-        metadata={"extra": "gpu"},
-    )
 
 
 def _pairs(mapping: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -75,15 +75,17 @@ class Lane:
         self._seconds_per_item = 0.01
         self._tasks = [asyncio.create_task(self._serve()) for _ in range(1 if self.merges else width)]
 
-    async def score(self, items: Items, options: Options, call: Call, *, patient: bool = False) -> Scores:
-        """The scores of one caller's items, with timings.
+    async def score(
+        self, items: Items, options: Options, call: Call, *, patient: bool = False, start: int = 0
+    ) -> Scores:
+        """The scores of one caller's items, with timings.  `start` is the place of the first one in its stream.
 
         Raises `InvalidItems` before anything is queued, and `Overloaded` when the queue is full, unless `patient`:
         then it waits for room.
         """
         handle = self.handle
         assert isinstance(handle, ScorerHandle)
-        checked = handle.check_items(items)
+        checked = handle.check_items(items, start=start)
         mergeable = self.merges and options.budget is None and 0 < len(checked) <= self._max_batch
         scores, timings = await self.run(
             lambda call: handle.score(checked, call=call),
@@ -224,16 +226,14 @@ class Lane:
             else:
                 self._answer(batch[0], running.result(), begun, ran, 0)
             return worker
-        if error is None and not running.result().summary and running.result().groups is None:
-            start = 0
-            for entry in batch:
-                part = running.result().rows(start, start + entry.size)
-                self._answer(entry, part, begun, ran, size - entry.size)
-                start += entry.size
-            return worker
-        if error is None:
-            self.merges = False  # it reports on the whole call, which belongs to one caller
-        return await self._one_by_one(batch, worker)
+        if error is not None:
+            return await self._one_by_one(batch, worker)
+        start = 0
+        for entry in batch:
+            part = running.result().rows(start, start + entry.size)
+            self._answer(entry, part, begun, ran, size - entry.size)
+            start += entry.size
+        return worker
 
     async def _one_by_one(self, batch: list[Entry[Any]], worker: Worker | None) -> Worker | None:
         for entry in batch:

@@ -61,7 +61,7 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         async for request in requests:
             items = roles.read_stream_batch(request)
             self._shared.admit(items, "items")
-            scores = await lane.score(items, options, self._run_call(stream), patient=True)
+            scores = await lane.score(items, options, self._run_call(stream), patient=True, start=offset)
             yield roles.write_stream_response(scores, offset)
             offset += len(items)
 

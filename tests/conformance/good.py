@@ -63,7 +63,7 @@ class GoodScorer(Base):
     @classmethod
     def example(cls) -> Example:
         return Example(
-            items=(Item("a", "one two three", {"bonus": 1.0, "unread": 5}), Item("b", "one two"), Item("c", "known")),
+            items=(Item("a", "one two three", {"bonus": 1.0, "unread": 5}), Item("b", "one two"), Item("c", "and")),
             ordered=True,
             examples=(Item("e", "known words"), Item("f", "and known"), Item("g", "and more")),
         )
@@ -79,7 +79,7 @@ class GoodScorer(Base):
             bonus = item.get("bonus") or 0.0
             scores[row] = self.params.weight * (sum(word not in known for word in self.words(item.text)) + bonus)
         lengths = np.array([len(text) for text in items.texts()], np.int64)
-        return Scores({"score": scores, "length": lengths}, summary={"known": len(known)})
+        return Scores({"score": scores, "length": lengths})
 
     @hookimpl
     def fit(self, examples: Iterable[Item], out: ArtifactWriter) -> Iterator[Progress]:

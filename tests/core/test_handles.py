@@ -3,7 +3,7 @@
 import functools
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import pickaxe
 from pickaxe import (
     Artifact,
+    ArtifactWriter,
     Call,
     Chunk,
     Column,
@@ -490,3 +491,51 @@ def test_a_fit_says_what_it_was_made_with(handle: Any, tmp_path: Path) -> None:
     handle("retriever", None).index(["a"], out=tmp_path / "index", seed=5)
     manifest = Artifact.open(tmp_path / "index").manifest
     assert (manifest["method"], manifest["kind"], manifest["inputs"]) == ("any", "index", {"seed": 5, "init_from": ""})
+
+
+class Staged(Method):
+    """Counts its examples in a stage of its own."""
+
+    scope = "item"
+    columns = (Column("n", "How many examples there were."),)
+    reads = ()
+
+    @hookimpl
+    def fit(self, examples: Iterable[Item], out: ArtifactWriter, call: Call) -> Iterator[Progress]:
+        if not out.done("count"):
+            out.write_json("n.json", sum(1 for _ in examples))
+            out.finish("count")
+            yield Progress("count")
+            raise ValueError("the machine fails here")
+        yield Progress("count")
+
+    @hookimpl
+    def score(self, items: Items) -> Scores:
+        assert self.artifact is not None
+        return Scores({"n": np.full(len(items), self.artifact.read_json("n.json"), np.float32)})
+
+
+def test_stages_of_other_examples_are_not_taken_over(tmp_path: Path) -> None:
+    with catalog.register(Staged, "staged", "scorer"):
+        scorer = pickaxe.scorer("staged")
+        with pytest.raises(MethodFailed):
+            scorer.fit(["a", "b"], out=tmp_path / "art")
+        with pytest.raises(MethodFailed):
+            scorer.fit(["a", "c", "d"], out=tmp_path / "art")
+        resumed = scorer.fit(["a", "c", "d"], out=tmp_path / "art")
+        assert resumed.score(["x"])["n"].tolist() == [3]
+
+
+def test_an_item_scope_method_may_not_report_on_the_whole_run() -> None:
+    class Reporting(Method):
+        """Says how many items it saw."""
+
+        scope = "item"
+        columns = (Column("n", "One."),)
+
+        @hookimpl
+        def score(self, items: Items) -> Scores:
+            return Scores({"n": np.ones(len(items))}, summary={"seen": len(items)})
+
+    with catalog.register(Reporting, "reporting", "scorer"), pytest.raises(MethodFailed, match="item-scope"):
+        pickaxe.scorer("reporting").score(["a"])

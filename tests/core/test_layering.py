@@ -19,7 +19,7 @@ CORE, PLUGINS, SERVICES = (
 )
 
 HOMES = {
-    "onnxruntime": ("core/pickaxe/session.py",),
+    "onnxruntime": ("core/pickaxe/session.py", "core/pickaxe/onnx_runtime.py"),
     "fasttext": ("core/pickaxe/fasttext_model.py",),
     "grpc": ("services/", "core/pickaxe/v1/"),
     "google": ("services/", "core/pickaxe/v1/"),

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pickaxe import session as session_module
+from pickaxe import onnx_runtime
 from pickaxe.call import Call
 from pickaxe.errors import Cancelled, DeadlineExceeded, InvalidParams, MethodFailed, ModelMissing, RuntimeMissing
 from pickaxe.session import Runtime, Session
@@ -233,17 +233,17 @@ class TestDevices:
             Runtime(device)
 
     def test_absent_gpu_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(session_module, "_cuda_problem", lambda *_: "this machine has none")
+        monkeypatch.setattr(onnx_runtime, "_cuda_problem", lambda *_: "this machine has none")
         with pytest.raises(RuntimeMissing, match=r"this machine has none.*pickaxe\[gpu\]"):
             Runtime("cuda:0")
         assert Runtime("auto").device == "cpu"
 
     def test_both_builds_installed_warn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(session_module, "_installed", lambda name: True)
+        monkeypatch.setattr(onnx_runtime, "_installed", lambda name: True)
         with pytest.warns(RuntimeWarning, match="overwrite each other"):
             Runtime("cpu")
 
     def test_half_uninstalled_build(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(session_module, "require", lambda *_, **__: threading)
+        monkeypatch.setattr(onnx_runtime, "require", lambda *_, **__: threading)
         with pytest.raises(RuntimeMissing, match="incomplete"):
             Runtime("cpu")

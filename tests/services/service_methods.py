@@ -80,9 +80,9 @@ class Length(Method[Params]):
 
 
 class Reporting(Method[Params]):
-    """Item scope, but with a report on the whole call."""
+    """A report on the whole call."""
 
-    scope = "item"
+    scope = "pool"
     columns = (Column("length", "Characters."),)
 
     @hookimpl

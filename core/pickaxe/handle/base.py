@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 import weakref
@@ -68,6 +70,23 @@ class Checked(Iterable[Item]):
 
     def __init__(self, source: Iterable[ItemLike], fields: Sequence[InputField], label: str, unique: bool = False):
         self._source, self._fields, self._label, self._unique = source, fields, label, unique
+
+    def fingerprint(self) -> str:
+        """Changes with the source: tells a resumed fit from one on other data.
+
+        Files go by path, size and time of change (their reader's `identity`), sequences by ids and texts; "" for
+        what can be read only once.
+        """
+        identity = getattr(self._source, "identity", None)
+        if identity is not None:
+            return json.dumps(identity())
+        if not isinstance(self._source, Sequence):
+            return ""
+        digest = hashlib.blake2b(digest_size=16)
+        for value in self._source:
+            parts = (value.id, value.text or "") if isinstance(value, Item) else (str(value),)
+            digest.update("\x1f".join(parts).encode("utf-8", "surrogatepass") + b"\x1e")
+        return digest.hexdigest()
 
     def __iter__(self) -> Iterator[Item]:
         seen: set[str] = set()
@@ -203,6 +222,7 @@ class MethodHandle:
             method_version=opened.method.version,
             params=self.params.model_dump(mode="json"),
             inputs={"seed": call.seed, "init_from": start.digest if (start := arguments.get("init_from")) else ""},
+            data=[each.fingerprint() for each in arguments.values() if isinstance(each, Checked)],
             references=opened.host.references,
             overwrite=overwrite,
         ) as writer:

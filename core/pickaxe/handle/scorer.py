@@ -109,6 +109,8 @@ def checked_scores(opened: Opened, result: object, columns: tuple[Column, ...], 
     for flag in result.flags:
         if not (isinstance(flag, Flag) and 0 <= flag.index < n):
             raise opened.nonsense(f"flag {flag!r} names none of {n} items")
+    if opened.method.scope == "item" and (result.summary or result.groups is not None):
+        raise opened.nonsense("a summary or groups, which an item-scope method cannot have: it sees parts of a run")
     return replace(
         result,
         columns=typed,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickaxe.errors import InvalidParams
-from pickaxe.extras import require
 from pickaxe.lm.cache import KV
 from pickaxe.lm.graph import FORMAT, Precision, build
 from pickaxe.lm.weights import Architecture, open_checkpoint
+from pickaxe.onnx_runtime import operator_takes
 from pickaxe.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -228,8 +228,4 @@ def tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
 @functools.cache
 def takes_query_lengths() -> bool:
     """Whether this ONNX Runtime's grouped attention takes `query_seqlens` (1.32 does)."""
-    state = require("onnxruntime.capi.onnxruntime_pybind11_state", extra="cpu")
-    return any(
-        schema.name == "GroupQueryAttention" and any(entry.name == "query_seqlens" for entry in schema.inputs)
-        for schema in state.get_all_operator_schema()
-    )
+    return operator_takes("GroupQueryAttention", "query_seqlens")

@@ -17,11 +17,10 @@ from google.rpc import code_pb2
 
 from pickaxe.data import FieldValue, Handle, Item, Items, Message, Prompt, Sampling, Timings, kind_of
 from pickaxe.errors import InvalidItems, InvalidParams, PickaxeError, Violation, from_reason
+from pickaxe.jsonable import MAX_EXACT
 from pickaxe.v1 import data_pb2 as pb
 from pickaxe_services.records import Options, Use
 
-MAX_EXACT = 2**53
-"""The greatest integer up to which a double holds every integer."""
 MAX_DEPTH = 30
 """How deep JSON may nest: protobuf parsers stop at a hundred messages, three per level."""
 MAX_DIMENSIONS = 32
