@@ -18,7 +18,7 @@ from pickaxe.lm.weights import Architecture
 from pickaxe_plugins.train import llama
 from pickaxe_plugins.train.settings import Recipe
 
-ROOM = 64
+ROOM = 32
 """Batches are padded to multiples of so many tokens, so that few shapes are compiled."""
 
 
@@ -93,7 +93,7 @@ def batch(texts: Sequence[Text], size: int) -> dict[str, np.ndarray]:
     """
     counted = [np.flatnonzero(text.weights) for text in texts]
     width = _roomy(max(len(text.ids) for text in texts), ROOM)
-    count = _roomy(max(map(len, counted)), ROOM // 4)
+    count = _roomy(max(map(len, counted)), ROOM // 2)
     ids, lengths = np.zeros((size, width), np.int32), np.ones(size, np.int32)
     places, targets = np.zeros((size, count), np.int32), np.zeros((size, count), np.int32)
     shares = np.zeros((size, count), np.float32)

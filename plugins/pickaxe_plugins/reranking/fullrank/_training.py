@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 class Lesson:
     """A query, its passages in their incoming order, and their places best first."""
 
-    id: str
     query: str
     passages: tuple[str, ...]
     order: tuple[int, ...]
@@ -62,14 +61,14 @@ class Labels:
         for row, example in enumerate(examples):
             self.call.check()
             if known is not None:
-                example = _with_order(example, known[row : row + 1])
+                example = replace(example, fields={**example.fields, "permutation": np.array(known[row])})
             elif example.get("permutation") is None:
                 example = self._ask(example)
             found.append(_lesson(example))
             if known is None:
                 yield Progress("labels", row + 1)
         if known is None and found:
-            self.out.write_json(name, [{"id": each.id, "order": each.order} for each in found])
+            self.out.write_json(name, [each.order for each in found])
         return found
 
     def _ask(self, example: Item) -> Item:
@@ -81,14 +80,6 @@ class Labels:
         return label
 
 
-def _with_order(example: Item, known: Sequence[dict[str, Any]]) -> Item:
-    if not known or known[0]["id"] != example.id:
-        raise InvalidItems(
-            f"example {example.id!r}", "was not in the fit that is resumed: give the same examples, or another out"
-        )
-    return replace(example, fields={**example.fields, "permutation": np.array(known[0]["order"])})
-
-
 def _lesson(example: Item) -> Lesson:
     passages, order = example.fields["passages"], np.asarray(example.fields["permutation"])
     assert isinstance(passages, (list, tuple))
@@ -98,7 +89,7 @@ def _lesson(example: Item) -> Lesson:
             f"has permutation {order.tolist()}: it must hold the places 0 to {len(passages) - 1} of its passages, "
             "each once, best first",
         )
-    return Lesson(example.id, example.text or "", tuple(passages), tuple(map(int, order)))
+    return Lesson(example.text or "", tuple(passages), tuple(map(int, order)))
 
 
 def start_new(net: Net, given: Sequence[Lesson], max_passage_len: int, folder: Path, seed: int) -> Start:
