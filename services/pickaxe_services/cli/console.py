@@ -15,11 +15,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         drawn = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None)
         for row in cells:
-            drawn.add_row(*row)
-        Console().print(drawn, markup=False)
+            drawn.add_row(*map(Text, row))
+        Console().print(drawn)
         return
     if title:
         print(title)
@@ -45,11 +46,12 @@ class Bar:
     def __init__(self, progress: Any = None, task: Any = None) -> None:
         self._progress, self._task = progress, task
 
-    def update(self, done: float, total: float | None = None, text: str = "", **numbers: object) -> None:
+    def update(self, done: float, total: float | None = None, text: str | None = None, **numbers: object) -> None:
         """Move to `done`; `total` None or 0: unknown."""
         if self._progress is not None:
             extra = " ".join(f"{name} {_short(value)}" for name, value in numbers.items())
-            self._progress.update(self._task, completed=done, total=total or None, text=text, extra=extra)
+            changed = {} if text is None else {"text": text}
+            self._progress.update(self._task, completed=done, total=total or None, extra=extra, **changed)
 
 
 @contextmanager
