@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,23 +68,28 @@ class Opened:
             with self.guard():
                 generator.close()
 
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        try:
-            yield
-        except PickaxeError:
-            raise
-        except (Exception, SystemExit) as error:  # a plugin must not end the process that runs it
-            raise MethodFailed(
-                f"{self.name} failed: {type(error).__name__}: {error}", metadata=self._identity()
-            ) from error
+    def guard(self) -> AbstractContextManager[None]:
+        """A block of the method's own code: anything unexpected in it becomes `MethodFailed`."""
+        return _guarded(self.name, self.method.version)
 
     def nonsense(self, what: str) -> MethodFailed:
         """The error for a result that breaks the contract."""
-        return MethodFailed(f"{self.name} returned a wrong result: {what}", metadata=self._identity())
+        return MethodFailed(
+            f"{self.name} returned a wrong result: {what}",
+            metadata={"method": self.name, "version": self.method.version},
+        )
 
-    def _identity(self) -> dict[str, object]:
-        return {"method": self.name, "version": self.method.version}
+
+@contextmanager
+def _guarded(name: str, version: int) -> Iterator[None]:
+    try:
+        yield
+    except PickaxeError:
+        raise
+    except (Exception, SystemExit) as error:  # a plugin must not end the process that runs it
+        raise MethodFailed(
+            f"{name} failed: {type(error).__name__}: {error}", metadata={"method": name, "version": version}
+        ) from error
 
 
 def open_method(
@@ -107,21 +112,10 @@ def open_method(
         given = {**made.manifest["params"], **given}
     parsed = parse(kind.Params, given)
     child = host.within(name, canonical(parsed))
-    with Opened.guard(_Named(name, kind.version)):  # type: ignore[arg-type]
+    with _guarded(name, kind.version):
         method = kind(parsed, child, made)
     observers = [*host.observers, *([_Trace(name)] if os.environ.get("PICKAXE_TRACE") else [])]
     return Opened(name, role, method, parsed, made, Relay(method, observers), child)
-
-
-@dataclass(frozen=True)
-class _Named:
-    """Enough of an `Opened` to word an error before the method exists."""
-
-    name: str
-    version: int
-
-    def _identity(self) -> dict[str, object]:
-        return {"method": self.name, "version": self.version}
 
 
 class _Trace:
