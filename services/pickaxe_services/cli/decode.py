@@ -132,6 +132,7 @@ def _live(chunks: Iterable[Chunk]) -> None:
     """Print the first choice as it comes, and the others, whole, after it."""
     first: int | None = None
     others: list[Chunk] = []
+    open_line = False
     for chunk in chunks:
         if first is None and chunk.choice != WHOLE_PROMPT:
             first = chunk.choice
@@ -140,9 +141,14 @@ def _live(chunks: Iterable[Chunk]) -> None:
             continue
         sys.stdout.write(chunk.text)
         sys.stdout.flush()
+        open_line = open_line or bool(chunk.text)
         if chunk.record is not None:
+            if open_line:
+                print()
+            open_line = False
             _print_record(chunk.record)
-    print(flush=True)
+    if open_line:
+        print(flush=True)
     for completion in sorted(completions(others), key=lambda each: each.choice == WHOLE_PROMPT):
         _print_choice(completion)
 
