@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from pickaxe.durable import sync_directory, write_durably
 from pickaxe.errors import AlreadyExists, ArtifactCorrupt, ArtifactMismatch, UnknownArtifact
 
 FORMAT = 1
@@ -189,7 +190,7 @@ class ArtifactWriter:
         """Mark a stage as finished, so that a resumed run finds the files of now and the notes, and skips it."""
         self._state["stages"][stage] = notes
         self._state["files"] = sorted(_listing(self.path))
-        _write_durably(self.path / _STATE, json.dumps(self._state).encode())
+        write_durably(self.path / _STATE, json.dumps(self._state).encode())
 
     def stage_notes(self, stage: str) -> Mapping[str, Any]:
         return self._state["stages"][stage]
@@ -241,7 +242,7 @@ def writing(
                 "files": {name: _entry(partial / name) for name in _listing(partial)},
             }
             text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-            _write_durably(partial / MANIFEST, text.encode())
+            write_durably(partial / MANIFEST, text.encode())
             _check_free(root, overwrite)
             _commit(partial, root)
         except BaseException:
@@ -270,7 +271,7 @@ def _commit(partial: Path, root: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         os.replace(root, old)
     os.replace(partial, root)
-    _sync_directory(root.parent)
+    sync_directory(root.parent)
     # The lock leaves last and from its new place: whoever waits for it must not take it for a fresh one.
     for name in (_STATE, _LOCK):
         (root / name).unlink(missing_ok=True)
@@ -337,20 +338,3 @@ def _listing(partial: Path) -> list[str]:
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pickaxe.data import DType
+from pickaxe.durable import sync_directory, write_durably
 from pickaxe.errors import AlreadyExists, PickaxeError, Unmet
 from pickaxe.io.rows import Row
 from pickaxe.io.writers import Encoding, to_parquet
@@ -212,21 +213,3 @@ def _locked(partial: Path, target: Path) -> Iterator[IO[bytes]]:
 
 def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a small file so that after a crash either the old or the new contents are there."""
-    temporary = beside(path, ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

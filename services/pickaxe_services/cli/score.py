@@ -13,8 +13,9 @@ import click
 
 from pickaxe.call import Call
 from pickaxe.data import Column, Item, Scores
+from pickaxe.durable import write_durably
 from pickaxe.io.readers import Source
-from pickaxe.io.resume import Output, beside, output, write_durably
+from pickaxe.io.resume import Output, beside, output
 from pickaxe.io.rows import group_rows, in_order, score_rows
 from pickaxe.io.writers import encoding, score_columns
 from pickaxe.method import Card
