@@ -40,14 +40,14 @@ def shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def initial(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
-    """Normal weights of deviation 0.02, those that write to the residual stream smaller by sqrt(2 layers)."""
+    """Normal weights of variance 1 / width read, those that write to the residual stream 1 / (2 layers) of it."""
     weights: dict[str, np.ndarray] = {}
     for name, shape in shapes(architecture):
         part = name.rpartition(".")[2]
         if len(shape) == 1:
             weights[name] = np.full(shape, 0.0 if part.endswith("bias") else 1.0, np.float32)
             continue
-        scale = 0.02 / np.sqrt(2 * architecture.layers) if part in ("o", "down") else 0.02
+        scale = (shape[1] * (2 * architecture.layers if part in ("o", "down") else 1)) ** -0.5
         weights[name] = (scale * pickaxe.generator(seed, "weights", name).standard_normal(shape)).astype(np.float32)
     return weights
 
