@@ -195,7 +195,7 @@ def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str 
         path = store.path(name)
         checkpoint = open_checkpoint(path)
         build(checkpoint.architecture, checkpoint.tensors, chosen, folder, ragged=ragged)
-        tokenizer_of(store, path).save(folder)
+        _tokenizer_of(store, path).save(folder)
         record = {"architecture": checkpoint.architecture.as_dict(), "digest": checkpoint.digest}
         (folder / "network.json").write_text(json.dumps(record))
 
@@ -217,7 +217,7 @@ def _as_stored(store: ModelStore, name: str) -> Precision:
     return "int4" if stored["bits"] < FOUR_BITS else "int8"
 
 
-def tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
+def _tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
     """The tokenizer beside the weights, or of the model that config.json names under `tokenizer_from`."""
     config = path / "config.json"
     if config.is_file() and (other := json.loads(config.read_text()).get("tokenizer_from")):
