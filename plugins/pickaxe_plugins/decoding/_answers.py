@@ -6,13 +6,19 @@ import re
 from fractions import Fraction
 from typing import Literal
 
+from pickaxe.errors import InvalidParams
+from pickaxe.extras import require
+
 INVALID = "[invalid]"
 """The answer of a sample in which none can be found: a class of its own in every vote, and never correct."""
+
+SEARCH_SECONDS = 1.0
+"""How long a caller's pattern may search one answer."""
 
 Extract = Literal["text", "regex", "gsm8k", "math", "code"]
 
 
-def extract(text: str, how: Extract, pattern: re.Pattern[str] | None = None) -> str:
+def extract(text: str, how: Extract, pattern: str = "") -> str:
     """The answer in `text`, or `INVALID`.
 
     text: the whole text, stripped.  regex: the last match's first group (the match itself without groups).
@@ -23,8 +29,7 @@ def extract(text: str, how: Extract, pattern: re.Pattern[str] | None = None) -> 
         case "text":
             found: str | None = text.strip()
         case "regex":
-            assert pattern is not None
-            found = _last_match(pattern, text)
+            found = _last_of_users_pattern(pattern, text)
         case "gsm8k":
             found = _gsm8k(text)
         case "math":
@@ -79,6 +84,19 @@ def _quotient(above: str, below: str, sign: int) -> Fraction | None:
 _MARKED = re.compile(r"####[ \t]*(-?[ \t]*\$?[ \t]*-?[\d.,]+)")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"final answer is:?\s*(.+?)(?:\.\s*I hope|\.?\s*$|\.\s*\n)", re.IGNORECASE | re.MULTILINE)
+
+
+def _last_of_users_pattern(pattern: str, text: str) -> str | None:
+    """The same for a pattern of a caller, which may be one that would search for ages.
+
+    The standard library's `re` knows no time limit, and while it searches no other thread runs.
+    """
+    regex = require("regex", extra="patterns")
+    try:
+        matches = list(regex.finditer(pattern, text, timeout=SEARCH_SECONDS, concurrent=True))
+    except TimeoutError:
+        raise InvalidParams("pattern", f"searched one answer for more than {SEARCH_SECONDS} s: simplify it") from None
+    return (matches[-1][1 if matches[-1].re.groups else 0] or "").strip() if matches else None
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> str | None:

@@ -196,9 +196,8 @@ class _Judge:
 
     def judge(self, samples: Sequence[Sample], request: _Request, call: Call) -> None:
         """Fill in answer, score and verdict."""
-        pattern = re.compile(self.params.pattern) if self.params.pattern else None
         for each in samples:
-            each.answer = extract(each.text, self.params.extract, pattern)
+            each.answer = extract(each.text, self.params.extract, self.params.pattern)
             each.score = each.likelihood
         if self.verifier is not None:
             for each, score in zip(samples, self._scores(self.verifier, samples, request, call), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -357,9 +356,14 @@ def test_code_is_the_first_fenced_block() -> None:
 
 
 def test_patterns_take_the_last_match_and_its_first_group() -> None:
-    assert extract("a=1 b=2", "regex", re.compile(r"(\w)=(\d)")) == "b"
-    assert extract("a=1 b=2", "regex", re.compile(r"\d")) == "2"
-    assert extract("none", "regex", re.compile(r"\d")) == INVALID
+    assert extract("a=1 b=2", "regex", r"(\w)=(\d)") == "b"
+    assert extract("a=1 b=2", "regex", r"\d") == "2"
+    assert extract("none", "regex", r"\d") == INVALID
+
+
+def test_a_pattern_that_searches_for_ages_is_refused_in_time() -> None:
+    with pytest.raises(InvalidParams, match=r"pattern: searched one answer for more than"):
+        extract("a" * 60 + "b", "regex", r"^(a|aa|aaa)+$")
 
 
 def test_equal_values_are_one_answer() -> None:
