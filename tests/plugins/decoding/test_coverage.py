@@ -49,7 +49,7 @@ def test_pass_at_k_is_the_exact_rational(n: int, data: st.DataObject) -> None:
 def test_first_last_and_rising(n: int, data: st.DataObject) -> None:
     c = data.draw(st.integers(0, n))
     curve = pass_at_k(np.array([n]), np.array([c]), np.arange(1, n + 1))[0]
-    assert curve[0] == pytest.approx(c / n, abs=1e-12)
+    assert curve[0] == pytest.approx(c / n, abs=1e-10)  # differences of lgamma lose digits with n log n
     assert curve[-1] == (c > 0)
     assert np.all(np.diff(curve) >= -1e-12)
 
