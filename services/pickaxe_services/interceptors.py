@@ -33,17 +33,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, max_message_bytes: int, refusing: Callable[[], bool]) -> None:
         self._max_message_bytes = max_message_bytes
         self._refusing = refusing
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         details: grpc.HandlerCallDetails,
     ) -> Any:
+        method = details.method
+        if method in self._handlers:
+            return self._handlers[method]
         handler: Any = await continuation(details)
-        if handler is None or not details.method.startswith(PREFIX):
+        if handler is None or not method.startswith(PREFIX):
             return handler
-        watch = _Watch(details, self._refusing)
-        return _wrapped(handler, _Parser(handler.request_deserializer, self._max_message_bytes), watch)
+        parse = _Parser(handler.request_deserializer, self._max_message_bytes)
+        self._handlers[method] = _wrapped(handler, parse, lambda context: _Watch(method, context, self._refusing))
+        return self._handlers[method]
 
 
 class _Parser:
@@ -71,10 +76,10 @@ class _Parser:
 class _Watch:
     """One call: refuses while draining, turns exceptions into statuses, writes the log line."""
 
-    def __init__(self, details: grpc.HandlerCallDetails, refusing: Callable[[], bool]) -> None:
-        self._method = details.method
+    def __init__(self, method: str, context: Any, refusing: Callable[[], bool]) -> None:
+        self._method = method
         self._refusing = refusing
-        given = dict(details.invocation_metadata or ()).get(REQUEST_ID_HEADER, "")
+        given = dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER, "")
         accepted = isinstance(given, str) and re.fullmatch(r"[\w.-]{1,64}", given)
         self._id = str(given) if accepted else uuid.uuid4().hex[:16]
 
@@ -111,15 +116,15 @@ class _Watch:
         await context.abort(grpc.StatusCode[error.code], status.message, details)
 
 
-def _wrapped(handler: Any, parse: _Parser, watch: _Watch) -> Any:
-    """The handler again, of the same cardinality, with parsing and errors inside the watch."""
+def _wrapped(handler: Any, parse: _Parser, watch: Callable[[Any], _Watch]) -> Any:
+    """The handler again, of the same cardinality, with parsing and errors inside a watch of each call."""
     requests = parse.each if handler.request_streaming else parse
     if handler.response_streaming:
         inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
         async def stream(request: Any, context: Any) -> None:
             # Written rather than yielded: a cancel is raised in here, and closes the handler's generator at once.
-            async with watch.around(context), aclosing(inner(requests(request), context)) as responses:
+            async with watch(context).around(context), aclosing(inner(requests(request), context)) as responses:
                 async for response in responses:
                     await context.write(response)
 
@@ -131,7 +136,7 @@ def _wrapped(handler: Any, parse: _Parser, watch: _Watch) -> Any:
     single = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
     async def unary(request: Any, context: Any) -> Any:
-        async with watch.around(context):
+        async with watch(context).around(context):
             return await single(requests(request), context)
 
     make_unary = (

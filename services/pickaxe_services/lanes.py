@@ -180,7 +180,9 @@ class Lane:
         begun = time.monotonic()
         work, call = self._work(batch)
         running = worker.submit(work)
-        everyone = asyncio.gather(*(entry.done for entry in batch), return_exceptions=True)
+        everyone: asyncio.Future[Any] = batch[0].done
+        if len(batch) > 1:
+            everyone = asyncio.gather(*(entry.done for entry in batch), return_exceptions=True)
         try:
             await asyncio.wait({running, everyone}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():  # all callers have left
