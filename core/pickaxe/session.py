@@ -295,7 +295,7 @@ class Binding:
             session._bindings.add(self)
             self._inner = inner
             self._io = inner.io_binding()
-        self._kept: list[OrtValue] = []
+        self._kept: dict[str, OrtValue] = {}
         for name, value in feeds.items():
             self.feed(name, value)
         place, index = session._place(on_host=False)
@@ -310,7 +310,7 @@ class Binding:
         """Tie another tensor to an input; an array is copied to the session's device (shared on a CPU)."""
         if isinstance(value, np.ndarray):
             value = self.session.ort_value(value)
-        self._kept.append(value)  # the native binding does not own a shared array
+        self._kept[name] = value  # the native binding does not own a shared array
         self._io.bind_ortvalue_input(name, value)
 
     def run(self, call: Call | None = None) -> None:

@@ -38,7 +38,7 @@ def command(
 
     \b
       pickaxe fit zip-fit --examples targets.jsonl --out art
-      pickaxe fit preselect --set loss=path.jsonl --examples domains.jsonl --out art --overwrite
+      pickaxe fit preselect --set benchmark_scores='[75.4, 76.3, 81.2]' --examples judged.jsonl --out art
 
     Stages that finished survive a crash: the same command goes on after them.  With --server the fit runs there as
     a job, and the artifact comes back to --out.
