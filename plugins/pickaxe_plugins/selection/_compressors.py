@@ -6,6 +6,7 @@ Python call of each library returns it.
 
 from __future__ import annotations
 
+import abc
 import platform
 import zlib
 from collections.abc import Callable
@@ -25,7 +26,7 @@ MIN_LOOKAHEAD = 262
 Sizer = Callable[[bytes], int]
 
 
-class Compressor:
+class Compressor(abc.ABC):
     """One compressor at one level.  Safe to share between threads."""
 
     levels: ClassVar[range]
@@ -37,13 +38,13 @@ class Compressor:
         self.level = level
 
     @property
+    @abc.abstractmethod
     def library(self) -> str:
         """Name and version of the library; sizes are only comparable within one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sizer(self) -> Sizer:
         """A function from bytes to their compressed size, for use by one thread."""
-        raise NotImplementedError
 
     def after(self, source: bytes, longest: int) -> Sizer:
         """A function from a target of at most `longest` bytes to the size of `source + target`, for one thread."""
