@@ -66,8 +66,13 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
 
 async def _batches(requests: AsyncIterator[job_pb2.StartJobRequest], spec: JobSpec) -> Batches:
+    """The items, once and whole: gRPC may show a stream that its client broke off as one that ended."""
     async for request in requests:
-        part, items = admin.read_job_items(request)
+        sent = admin.read_job_items(request)
+        if sent is None:
+            return
+        part, items = sent
         if part not in _PARTS[spec.kind]:
             raise InvalidItems(part, f"has no place in a job of kind {spec.kind}")
         yield part, items
+    raise InvalidItems("end", "is missing: the stream broke off before its last message, so nothing was started")

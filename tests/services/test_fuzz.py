@@ -42,6 +42,7 @@ def streams() -> dict[str, list[Any]]:
         "JobService/StartJob": [
             admin.write_job_spec(JobSpec("fit", Use("t-length"))),
             admin.write_job_items("examples", [ITEM], 0),
+            admin.write_end_of_items(),
         ],
     }
 

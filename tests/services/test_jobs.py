@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import pickaxe
@@ -29,7 +30,9 @@ from pickaxe.errors import (
     UnknownJob,
     WrongRole,
 )
+from pickaxe.v1 import job_pb2_grpc
 from pickaxe_services import Client, LocalServer, Settings, connect
+from pickaxe_services.codec import admin
 from pickaxe_services.records import Job, JobSpec, Use
 
 SCRIPT = (sys.executable, str(Path(__file__).parent / "job_script.py"))
@@ -236,3 +239,12 @@ def test_spools_are_bounded_and_cleared(serve: Any, tmp_path: Path) -> None:
     with serve(job_command=SCRIPT, max_artifact_bytes=1000) as client, pytest.raises(TooLarge):
         client.jobs.start(spec("succeed"), {"examples": ["x" * 2000]})
     assert list((tmp_path / "server/jobs").iterdir()) == []
+
+
+def test_a_stream_that_breaks_off_starts_nothing(jobs: Client) -> None:
+    sent = [admin.write_job_spec(JobSpec("fit", Use("t-job"))), admin.write_job_items("examples", [Item("a", "b")], 0)]
+    start = job_pb2_grpc.JobServiceStub(jobs._transport.channel).StartJob
+    with pytest.raises(grpc.RpcError, match="the stream broke off before its last message"):
+        start(iter(sent), timeout=10)
+    assert jobs.jobs.listing() == []
+    assert start(iter([*sent, admin.write_end_of_items()]), timeout=10).job.name

@@ -110,13 +110,19 @@ class ItemSet(_message.Message):
     items: _containers.RepeatedCompositeFieldContainer[_data_pb2.Item]
     def __init__(self, part: _Optional[_Union[ItemSet.Part, str]] = ..., items: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ...) -> None: ...
 
+class EndOfItems(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StartJobRequest(_message.Message):
-    __slots__ = ("spec", "items")
+    __slots__ = ("spec", "items", "end")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     spec: JobSpec
     items: ItemSet
-    def __init__(self, spec: _Optional[_Union[JobSpec, _Mapping]] = ..., items: _Optional[_Union[ItemSet, _Mapping]] = ...) -> None: ...
+    end: EndOfItems
+    def __init__(self, spec: _Optional[_Union[JobSpec, _Mapping]] = ..., items: _Optional[_Union[ItemSet, _Mapping]] = ..., end: _Optional[_Union[EndOfItems, _Mapping]] = ...) -> None: ...
 
 class StartJobResponse(_message.Message):
     __slots__ = ("job",)

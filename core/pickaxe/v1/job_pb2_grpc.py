@@ -65,7 +65,8 @@ class JobServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def StartJob(self, request_iterator, context):
-        """The first message says what to do, the rest carry items.
+        """The first message says what to do, the next ones carry items, the last one says that these are all: a stream
+        that breaks off starts nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -105,6 +105,7 @@ def _requests(spec: JobSpec, parts: Mapping[Part, Iterable[ItemLike] | None]) ->
             yield admin.write_job_items(part, batch, offset)
             offset += len(batch) or 1
             batch = _next(items)
+    yield admin.write_end_of_items()
 
 
 def _next(items: Iterator[Item]) -> tuple[Item, ...]:

@@ -239,7 +239,14 @@ def write_job_items(part: Part, items: Iterable[Item], offset: int) -> job_pb2.S
     return job_pb2.StartJobRequest(items=job_pb2.ItemSet(part=_PARTS[part], items=written))
 
 
-def read_job_items(request: job_pb2.StartJobRequest) -> tuple[Part, Items]:
+def write_end_of_items() -> job_pb2.StartJobRequest:
+    return job_pb2.StartJobRequest(end=job_pb2.EndOfItems())
+
+
+def read_job_items(request: job_pb2.StartJobRequest) -> tuple[Part, Items] | None:
+    """The items of one message; None for the last message."""
+    if request.WhichOneof("part") == "end":
+        return None
     if request.WhichOneof("part") != "items":
         raise InvalidItems("items", "must follow: after the first message the stream carries items only")
     part = _PART_NAMES.get(request.items.part)
