@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pickaxe import catalog
 from pickaxe.artifact import Artifact
 from pickaxe.errors import MethodFailed, PickaxeError, WrongRole
-from pickaxe.hooks import Relay
+from pickaxe.hooks import HOOKS, Relay, hookimpl
 from pickaxe.method import Method
 from pickaxe.params import Params, canonical, parse
 
@@ -122,13 +122,12 @@ class _Trace:
     """Observer of `PICKAXE_TRACE=1`: one line on standard error per hook call."""
 
     def __init__(self, name: str) -> None:
-        for hook in ("score", "index", "search", "rerank", "decode", "fit"):
-            setattr(self, hook, _tracer(name, hook))
+        for hooks in HOOKS.values():
+            for hook in hooks:
+                setattr(self, hook, _tracer(name, hook))
 
 
 def _tracer(name: str, hook: str) -> Callable[[], Iterator[None]]:
-    from pickaxe.hooks import hookimpl
-
     @hookimpl(wrapper=True)
     def trace() -> Iterator[None]:
         print(f"pickaxe: {name}.{hook}", file=sys.stderr)

@@ -13,10 +13,10 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, TypeVar
 
-from pickaxe.artifact import Artifact, writing
+from pickaxe.artifact import Artifact, Kind, writing
 from pickaxe.call import Call
 from pickaxe.data import InputField, Item, Items, Progress, kind_of
-from pickaxe.errors import InvalidItems, Violation
+from pickaxe.errors import ArtifactMismatch, InvalidItems, Violation
 from pickaxe.opened import Opened, open_method
 
 H = TypeVar("H", bound="MethodHandle")
@@ -257,10 +257,19 @@ class MethodHandle:
             weakref.finalize(handle.opened.artifact, rmtree, scratch, ignore_errors=True)
         return handle
 
-    def _needs_artifact(self, kind: str, remedy: str) -> None:
-        if self.artifact is None:
-            from pickaxe.errors import ArtifactMismatch
-
+    def _ready(self, kind: Kind, *, required: bool) -> None:
+        """Raise `ArtifactMismatch` unless the artifact, where there is or must be one, is of this method and kind."""
+        if self.artifact is not None:
+            self.artifact.check_method(self.name, self.opened.method.version, kind)
+        elif required:
             raise ArtifactMismatch(
-                f"{self.name} needs an artifact: {remedy}", metadata={"method": self.name, "wanted": kind}
+                f"{self.name} needs an artifact: {_REMEDY[kind]} first, or name one made earlier",
+                metadata={"method": self.name, "wanted": kind},
             )
+
+    def _ready_to_answer(self) -> None:
+        """The same for scoring, reranking and decoding, which may need what `fit` made."""
+        self._ready("fit", required=self.opened.method.fitted == "required")
+
+
+_REMEDY: dict[Kind, str] = {"fit": "call fit(examples)", "index": "call index(documents)"}

@@ -69,10 +69,7 @@ class DecoderHandle(MethodHandle):
         A prompt's own `sampling.seed` wins over `seed`.  Inputs are checked before the first chunk is asked for.
         """
         checked = as_prompts(prompts)
-        if self.opened.method.fitted == "required":
-            self._needs_artifact("fit", "call fit(examples) first, or name one made earlier")
-        if self.artifact is not None:
-            self.artifact.check_method(self.name, self.opened.method.version, "fit")
+        self._ready_to_answer()
         return self._chunks(checked, call or Call(timeout=timeout, seed=seed, budget=budget))
 
     def complete(

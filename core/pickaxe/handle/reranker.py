@@ -31,10 +31,7 @@ class RerankerHandle(MethodHandle):
         if top_n < 0:
             raise InvalidParams("top_n", f"must be 0 (all) or more (got {top_n})")
         question, items = self.check_pair(query, candidates)
-        if self.opened.method.fitted == "required":
-            self._needs_artifact("fit", "call fit(examples) first, or name one made earlier")
-        if self.artifact is not None:
-            self.artifact.check_method(self.name, self.opened.method.version, "fit")
+        self._ready_to_answer()
         call = call or Call(timeout=timeout, seed=seed, budget=budget)
         call.check()
         wanted = min(top_n, len(items)) if top_n else len(items)

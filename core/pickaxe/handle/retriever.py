@@ -47,8 +47,7 @@ class RetrieverHandle(MethodHandle):
     ) -> Iterator[Progress]:
         """`index` as a generator of progress."""
         self.opened.require("index")
-        if self.artifact is not None:
-            self.artifact.check_method(self.name, self.opened.method.version, "fit")
+        self._ready("fit", required=False)
         checked = Checked(documents, self.opened.method.reads, "documents", unique=True)
         yield from self._making("index", "index", out, {"documents": checked}, overwrite, call)
 
@@ -66,9 +65,7 @@ class RetrieverHandle(MethodHandle):
         if k < 1:
             raise InvalidParams("k", f"must be at least 1 (got {k})")
         checked = self.check_items(queries, "queries")
-        self._needs_artifact("index", "call index(documents) first, or name an index made earlier")
-        assert self.artifact is not None
-        self.artifact.check_method(self.name, self.opened.method.version, "index")
+        self._ready("index", required=True)
         call = call or Call(timeout=timeout, seed=seed, budget=budget)
         call.check()
         result = self.opened.call("search", queries=checked, k=k, call=call)

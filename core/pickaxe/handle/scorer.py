@@ -51,7 +51,7 @@ class ScorerHandle(MethodHandle):
             return self._score(checked, call)
         parts = [self._score(checked[row : row + BATCH], call) for row in range(0, len(checked), BATCH)]
         if not parts:
-            self._ready()
+            self._ready_to_answer()
             return self._empty()
         return Scores.concatenate(parts) if len(parts) > 1 else parts[0]
 
@@ -78,14 +78,8 @@ class ScorerHandle(MethodHandle):
             yield self._score(self.check_items(Items(part), start=start), call)
             start += len(part)
 
-    def _ready(self) -> None:
-        if self.opened.method.fitted == "required":
-            self._needs_artifact("fit", "call fit(examples) first, or name one made earlier")
-        if self.artifact is not None:
-            self.artifact.check_method(self.name, self.opened.method.version, "fit")
-
     def _score(self, items: Items, call: Call) -> Scores:
-        self._ready()
+        self._ready_to_answer()
         call.check()
         result = self.opened.call("score", items=items, call=call)
         call.check()

@@ -40,11 +40,6 @@ class Architecture:
     qkv_bias: bool = False
     qk_norm: bool = False
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes of float32 keys and values that one token adds to a cache."""
-        return 2 * 4 * self.layers * self.kv_heads * self.head_size
-
     def inverse_frequencies(self) -> np.ndarray:
         """Rotary angle per position of each of the `head_size / 2` pairs, float64."""
         exponents = np.arange(0, self.head_size, 2, dtype=np.float64) / self.head_size
