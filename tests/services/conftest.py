@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,3 +49,13 @@ def serve(tmp_path: Path) -> Serve:
 def server(serve: Serve) -> Iterator[Client]:
     with serve() as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """Take back what a test's `serve` set up: its handler would write to a stream that pytest has closed."""
+    logger = logging.getLogger("pickaxe")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
