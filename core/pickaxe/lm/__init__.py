@@ -1,7 +1,7 @@
 """Language models: `LM` reads, samples and scores; everything else here is what it is made of."""
 
 from pickaxe.lm.cache import KV, rotate
-from pickaxe.lm.generate import Generation, Step
+from pickaxe.lm.generate import Generation
 from pickaxe.lm.lm import LM
 from pickaxe.lm.processors import (
     FollowTrie,
@@ -11,7 +11,9 @@ from pickaxe.lm.processors import (
     WithoutTokens,
     same_tokenizer,
 )
+from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts
 from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.transcript import Step, Transcript
 
 __all__ = [
     "KV",
@@ -19,12 +21,17 @@ __all__ = [
     "Draw",
     "FollowTrie",
     "Generation",
+    "LMParams",
     "LogitsProcessor",
     "OnlyTokens",
+    "Request",
     "Step",
     "TokenTrie",
+    "Transcript",
     "WithoutTokens",
     "logsumexp",
+    "prompt_ids",
+    "read_prompts",
     "rotate",
     "same_tokenizer",
 ]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pickaxe.data import FinishReason, Sampling
+from pickaxe.data import Sampling
 from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
-from pickaxe.lm.processors import FollowTrie, LogitsProcessor, TokenTrie
-from pickaxe.lm.sampling import Draw, StopText, logsumexp
+from pickaxe.lm.processors import LogitsProcessor, TokenTrie
+from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.transcript import Step, Transcript
 from pickaxe.randomness import generator
-from pickaxe.tokenizers import StreamDecoder, Tokenizer
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
@@ -37,21 +37,6 @@ class Generation:
     allowed: TokenTrie | None = None
     batch: int = 16
     past: KV | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One token of one sample.  `text` is what became certain with it, which may be nothing.
-
-    `logprob` is natural, under the model's own distribution: before temperature, cuts and processors.  The
-    last step of a sample, and only that, has a finish reason; a stop token is reported like any other.
-    """
-
-    sample: int
-    token_id: int
-    logprob: float
-    text: str
-    finish_reason: FinishReason = ""
 
 
 def generate(lm: LM, request: Generation, call: Call) -> Iterator[Step]:
@@ -92,7 +77,8 @@ def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -
     first = first[None]
     first_total = logsumexp(first)
     batch = Batch(lm.network, min(request.batch, sampling.n), _capacity(prompt, limit))
-    rows: list[_Row] = []
+    rows: list[Transcript] = []
+    randoms: dict[int, np.random.Generator] = {}
     waiting = iter(range(sampling.n))
     exhausted = False
     while True:
@@ -101,8 +87,16 @@ def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -
             if (sample := next(waiting, None)) is None:
                 exhausted = True
                 break
-            row = _Row(sample, request, draw, limit, lm.tokenizer, generator(seed, "sample", sample))
-            yield row.advance(first[0], first_total[0])
+            row = Transcript(
+                lm.tokenizer,
+                limit,
+                sample=sample,
+                stop=sampling.stop,
+                processors=request.processors,
+                allowed=request.allowed,
+            )
+            randoms[sample] = generator(seed, "sample", sample)
+            yield row.draw(first[0], first_total[0], draw, randoms[sample])
             if not row.finished:
                 batch.join(prompt)
                 rows.append(row)
@@ -112,7 +106,7 @@ def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -
         logits = batch.step([row.generated[-1] for row in rows], call)
         totals = logsumexp(logits)
         for row, scores, total in zip(rows, logits, totals, strict=True):
-            yield row.advance(scores, total)
+            yield row.draw(scores, total, draw, randoms[row.sample])
         for place in reversed(range(len(rows))):
             if rows[place].finished:
                 rows[place] = rows[batch.leave(place)]
@@ -122,47 +116,3 @@ def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -
 def _capacity(prompt: KV, limit: int) -> int:
     """Slots to begin with: all that are needed if few, else some, to grow later."""
     return prompt.width + min(limit, 256)
-
-
-class _Row:
-    """One sample on its way."""
-
-    def __init__(
-        self,
-        sample: int,
-        request: Generation,
-        draw: Draw,
-        limit: int,
-        tokenizer: Tokenizer,
-        random: np.random.Generator,
-    ) -> None:
-        self.sample = sample
-        self.generated: list[int] = []
-        self.finished = False
-        self._draw = draw
-        self._limit = limit
-        self._random = random
-        self._ends = frozenset(tokenizer.eos_ids)
-        self._decoder = StreamDecoder(tokenizer)
-        self._stop = StopText(request.sampling.stop)
-        self._trie = FollowTrie(request.allowed, tokenizer.eos_ids) if request.allowed else None
-        self._processors = (*request.processors, self._trie) if self._trie else request.processors
-
-    def advance(self, logits: np.ndarray, total: np.floating) -> Step:
-        """Draw the next token from these logits, whose log-sum-exp is `total`."""
-        changed = logits
-        for processor in self._processors:
-            changed = processor(self.generated, changed)
-        token = self._draw.token(changed, self._random)
-        self.generated.append(token)
-        text, stopped = self._stop.push(self._decoder.push([token]))
-        reason: FinishReason = ""
-        if stopped or token in self._ends or (self._trie and self._trie.finished(self.generated)):
-            reason = "stop"
-        elif len(self.generated) == self._limit:
-            reason = "length"
-        if reason and not stopped:
-            more, cut = self._stop.push(self._decoder.flush())
-            text += more if cut else more + self._stop.flush()
-        self.finished = bool(reason)
-        return Step(self.sample, token, float(logits[token] - total), text, reason)

@@ -9,13 +9,14 @@ import numpy as np
 
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
-from pickaxe.lm.generate import Generation, Step, generate
+from pickaxe.lm.generate import Generation, generate
 from pickaxe.lm.network import CHUNK, Network, open_network
 from pickaxe.lm.sampling import logsumexp
 from pickaxe.lm.scoring import Normalise, TokenList, choose, score_tokens
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
+    from pickaxe.lm.transcript import Step
     from pickaxe.models import ModelStore
     from pickaxe.session import Runtime
     from pickaxe.tokenizers import Tokenizer

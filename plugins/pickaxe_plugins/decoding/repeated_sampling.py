@@ -14,11 +14,10 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-import pickaxe
 from pickaxe import WHOLE_PROMPT, Call, Chunk, Example, InputField, Item, Method, MethodRef, Prompt, Sampling
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
-from pickaxe.randomness import generator
+from pickaxe.lm import LMParams, Request, read_prompts
 from pickaxe_plugins.decoding._answers import Extract, canonical, extract, same
 from pickaxe_plugins.decoding._cost import Prices
 from pickaxe_plugins.decoding._sampling import InOrder, Sample
@@ -32,18 +31,12 @@ Select = Literal["majority", "best_of_n", "weighted"]
 Stopped = Literal["n", "first", "cost", "budget"]
 
 
-class Params(pickaxe.Params):
+class Params(LMParams):
     """Parameters of `repeated-sampling`."""
 
-    model: str = Field("lm", min_length=1, description="Alias or path of the causal language model.")
-    precision: Literal["auto", "fp32", "fp16", "int8", "int4"] = Field(
-        "auto",
-        description="Precision of its weights; auto is as stored (int4 or int8) on a CPU, fp16 on a GPU.",
-    )
     n: int = Field(1, ge=1, le=10_000, description="Samples per prompt; a request for more than one wins.")
     temperature: float = Field(0.6, ge=0, allow_inf_nan=False, description="Where the request has none; 0 is greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Share of probability drawn from, where the request has none.")
-    max_tokens: int = Field(1024, ge=1, description="Most tokens of a sample, where the request has no limit.")
     batch: int = Field(16, ge=1, le=1024, description="Samples decoded together; changes speed, not results.")
     extract: Extract = Field("text", description="How the answer is taken out of a sample.")
     pattern: str = Field("", max_length=500, description="Regular expression of extract=regex; its first group.")
@@ -115,13 +108,19 @@ class RepeatedSampling(Method[Params]):
             self.params, self._scorer(self.params.verifier, "verifier"), self._scorer(self.params.rater, "rater")
         )
         judge.check(prompts)
-        asked = [_read(prompt, row, lm, self.params, call.seed) for row, prompt in enumerate(prompts)]
+        asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling")
+        asked = [self._with_count(request) for request in asked]
         left = math.inf if call.budget is None else call.budget
         for request in asked:
             allowed = int(min(request.sampling.n, left))
             run = _Run(self.params, judge, request, allowed, call)
             yield from run.chunks(lm)
             left -= len(run.samples)
+
+    def _with_count(self, request: Request) -> Request:
+        """A request for one sample leaves the number to the parameter."""
+        sampling = request.sampling
+        return replace(request, sampling=replace(sampling, n=sampling.n if sampling.n > 1 else self.params.n))
 
     def _scorer(self, ref: Literal["reference"] | MethodRef | None, field_name: str) -> ScorerHandle | None:
         if ref is None or isinstance(ref, str):
@@ -133,45 +132,6 @@ class RepeatedSampling(Method[Params]):
                 f"{ref.name!r} scores a {scorer.opened.method.scope} as a whole; name a scorer of item scope",
             )
         return scorer
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One prompt as token ids, with every open choice of sampling made."""
-
-    row: int
-    prompt: Prompt
-    ids: list[int]
-    sampling: Sampling
-
-
-def _read(prompt: Prompt, row: int, lm: LM, params: Params, seed: int) -> _Request:
-    """Samples are keyed by the prompt too, so that two prompts of a call do not share their luck."""
-    if prompt.messages:
-        ids = lm.tokenizer.encode_chat(prompt.messages)
-    elif prompt.text is not None:
-        ids = lm.tokenizer.encode(prompt.text, add_special=True)
-    else:
-        raise InvalidItems(f"prompts[{row}]", "has neither text nor messages")
-    ids = ids or _start(lm)
-    given = prompt.sampling
-    room = max(1, lm.context_length - len(ids))
-    own = generator(seed if given.seed is None else given.seed, "repeated-sampling", *ids)
-    sampling = Sampling(
-        max_tokens=min(params.max_tokens, room) if given.max_tokens is None else given.max_tokens,
-        temperature=params.temperature if given.temperature is None else given.temperature,
-        top_p=params.top_p if given.top_p is None else given.top_p,
-        top_k=given.top_k,
-        stop=given.stop,
-        seed=int(own.integers(2**63)),
-        n=given.n if given.n > 1 else params.n,
-    )
-    return _Request(row, prompt, ids, sampling)
-
-
-def _start(lm: LM) -> list[int]:
-    """What stands for an empty prompt: the token that begins a text, or else the one that ends the text before."""
-    return [lm.tokenizer.eos_ids[0] if lm.tokenizer.bos_id is None else lm.tokenizer.bos_id]
 
 
 @dataclass(frozen=True)
@@ -194,7 +154,7 @@ class _Judge:
                     f"prompts[{row}].fields.reference", "is missing: verifier=reference compares with it"
                 )
 
-    def judge(self, samples: Sequence[Sample], request: _Request, call: Call) -> None:
+    def judge(self, samples: Sequence[Sample], request: Request, call: Call) -> None:
         """Fill in answer, score and verdict."""
         for each in samples:
             each.answer = extract(each.text, self.params.extract, self.params.pattern)
@@ -209,7 +169,7 @@ class _Judge:
             for each, score in zip(samples, self._scores(self.rater, samples, request, call), strict=True):
                 each.score = score
 
-    def _scores(self, scorer: ScorerHandle, samples: Sequence[Sample], request: _Request, call: Call) -> list[float]:
+    def _scores(self, scorer: ScorerHandle, samples: Sequence[Sample], request: Request, call: Call) -> list[float]:
         prompt = request.prompt
         asked = prompt.text if prompt.text is not None else prompt.messages[-1].content
         items = [
@@ -242,7 +202,7 @@ class _Run:
 
     params: Params
     judge: _Judge
-    request: _Request
+    request: Request
     allowed: int
     call: Call
     samples: list[Sample] = field(default_factory=list)

@@ -1,0 +1,87 @@
+"""One continuation on its way: tokens in, text, stop strings and finish reasons out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pickaxe.data import FinishReason
+from pickaxe.lm.processors import FollowTrie, LogitsProcessor, TokenTrie
+from pickaxe.lm.sampling import Draw, StopText
+from pickaxe.tokenizers import StreamDecoder, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token of one sample.  `text` is what became certain with it, which may be nothing.
+
+    `logprob` is natural, under the model's own distribution: before temperature, cuts and processors.  The
+    last step of a sample, and only that, has a finish reason; a stop token is reported like any other.
+    """
+
+    sample: int
+    token_id: int
+    logprob: float
+    text: str
+    finish_reason: FinishReason = ""
+
+
+class Transcript:
+    """What one sample has said so far.
+
+    A method that draws tokens itself hands them to `take`; `draw` also draws.  Both end at a stop token, at a
+    stop string (which is cut off), at `limit` tokens, or where `allowed` leaves nothing to follow.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        limit: int,
+        *,
+        sample: int = 0,
+        stop: Sequence[str] = (),
+        processors: Sequence[LogitsProcessor] = (),
+        allowed: TokenTrie | None = None,
+    ) -> None:
+        self.sample = sample
+        self.generated: list[int] = []
+        self.finished = False
+        self._limit = limit
+        self._ends = frozenset(tokenizer.eos_ids)
+        self._decoder = StreamDecoder(tokenizer)
+        self._stop = StopText(stop)
+        self._trie = FollowTrie(allowed, tokenizer.eos_ids) if allowed else None
+        self._processors = (*processors, self._trie) if self._trie else tuple(processors)
+
+    @property
+    def left(self) -> int:
+        """Tokens until the limit."""
+        return self._limit - len(self.generated)
+
+    def processed(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (vocab,) of the next token as the processors leave them."""
+        for processor in self._processors:
+            logits = processor(self.generated, logits)
+        return logits
+
+    def draw(self, logits: np.ndarray, total: float | np.floating, draw: Draw, random: np.random.Generator) -> Step:
+        """Draw the next token from these float32 logits (vocab,), whose log-sum-exp is `total`."""
+        token = draw.token(self.processed(logits), random)
+        return self.take(token, float(logits[token] - total))
+
+    def take(self, token: int, logprob: float) -> Step:
+        """The next token is this one."""
+        self.generated.append(token)
+        text, stopped = self._stop.push(self._decoder.push([token]))
+        reason: FinishReason = ""
+        if stopped or token in self._ends or (self._trie and self._trie.finished(self.generated)):
+            reason = "stop"
+        elif not self.left:
+            reason = "length"
+        if reason and not stopped:
+            more, cut = self._stop.push(self._decoder.flush())
+            text += more if cut else more + self._stop.flush()
+        self.finished = bool(reason)
+        return Step(self.sample, token, logprob, text, reason)

@@ -1,0 +1,1 @@
+"""Methods that adapt a model to a task."""
