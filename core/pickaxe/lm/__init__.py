@@ -1,5 +1,6 @@
 """Language models: `LM` reads, samples and scores; everything else here is what it is made of."""
 
+from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV, rotate
 from pickaxe.lm.generate import Generation
 from pickaxe.lm.lm import LM
@@ -18,6 +19,7 @@ from pickaxe.lm.transcript import Step, Transcript
 __all__ = [
     "KV",
     "LM",
+    "Contexts",
     "Draw",
     "FollowTrie",
     "Generation",

@@ -8,6 +8,7 @@ log-probabilities do.  All graphs of a model share one file of weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from pickaxe.errors import Unmet
+from pickaxe.lm.attention import AttentionWriter, Kind
 from pickaxe.lm.nbits import BLOCK, block_sums, quantise4, quantise8
 from pickaxe.lm.weights import Architecture, TensorSource
 from pickaxe.lm.writer import MICROSOFT, GraphWriter, WeightFile
 
 Precision = Literal["int4", "int8", "fp32", "fp16"]
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the graphs change: caches of converted models are keyed by it."""
 
 
@@ -33,10 +35,11 @@ def build(
     *,
     ragged: bool = True,
 ) -> None:
-    """Write `body.onnx`, `biased.onnx`, `logits.onnx`, `score.onnx`, `moments.onnx` and `weights.data`.
+    """Write `body.onnx`, `biased.onnx`, `contexts.onnx`, `logits.onnx`, `score.onnx`, `moments.onnx`, `weights.data`.
 
-    `body` attends causally; `biased` also adds `attention_bias`.  With `ragged`, rows of a batch may each bring
-    another number of tokens on top of a cache (needs an ONNX Runtime whose attention takes `query_seqlens`).
+    `body` attends causally; `biased` also adds `attention_bias`; `contexts` attends over parallel contexts.  With
+    `ragged`, rows of a batch may each bring another number of tokens on top of a cache (needs an ONNX Runtime
+    whose attention takes `query_seqlens`); over contexts they always may.
     """
     sizes = (architecture.width, architecture.mlp, architecture.heads * architecture.head_size)
     if precision in ("int4", "int8") and any(size % BLOCK for size in sizes):
@@ -47,14 +50,15 @@ def build(
     path = folder / "weights.data"
     with path.open("wb") as stream:
         shared = WeightFile(path, stream)
-        for biased in (False, True):
-            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, biased, ragged)
+        bodies: tuple[tuple[Kind, str], ...] = (("causal", "body"), ("biased", "biased"), ("contexts", "contexts"))
+        for kind, name in bodies:
+            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, kind, ragged)
             decoder.body()
-            decoder.writer.save(folder / ("biased.onnx" if biased else "body.onnx"))
-        for kind in ("logits", "score", "moments"):
-            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, False, ragged)
-            decoder.head(kind)
-            decoder.writer.save(folder / f"{kind}.onnx")
+            decoder.writer.save(folder / f"{name}.onnx")
+        for head in ("logits", "score", "moments"):
+            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision)
+            decoder.head(head)
+            decoder.writer.save(folder / f"{head}.onnx")
 
 
 @dataclass
@@ -65,13 +69,17 @@ class _Decoder:
     architecture: Architecture
     tensors: TensorSource
     precision: Precision
-    biased: bool
-    ragged: bool
+    attention: Kind = "causal"
+    ragged: bool = True
     _summed: set[str] = field(default_factory=set)
 
     @property
     def dtype(self) -> type:
         return np.float16 if self.precision == "fp16" else np.float32
+
+    @functools.cached_property
+    def _attention(self) -> AttentionWriter:
+        return AttentionWriter(self.writer, self.architecture, self.dtype, self.attention, self.ragged)
 
     def body(self) -> None:
         """ids (B, T) -> hidden (R, width), the normed states at flat positions `rows`; present keys, values."""
@@ -79,12 +87,7 @@ class _Decoder:
         writer.input("input_ids", np.int64, ["batch", "time"])
         writer.input("position_ids", np.int64, ["batch", "time"])
         writer.input("rows", np.int64, ["rows"])
-        writer.input("seqlens_k", np.int32, ["batch"])
-        writer.input("total_sequence_length", np.int32, [])
-        if self.ragged:
-            writer.input("query_seqlens", np.int32, ["batch"])
-        if self.biased:
-            writer.input("attention_bias", self.dtype, ["bias_batch", 1, "time", "total"])
+        self._attention.inputs()
         self._rotary_tables()
         residual, branch = self._embed(), ""
         for layer in range(arch.layers):
@@ -164,7 +167,7 @@ class _Decoder:
         residual, normed = self._norm(
             f"{prefix}attention_norm", residual, branch, self._tensor(f"{prefix}attention_norm")
         )
-        attended = self._attention(prefix, layer, normed)
+        attended = self._attention.attend(prefix, layer, self._query_key_value(prefix, normed))
         if layer == self.architecture.layers - 1:  # nobody reads further positions
             shape = writer.constant("flat", np.array([-1, self.architecture.width], np.int64))
             flat = writer.constant(
@@ -197,41 +200,13 @@ class _Decoder:
         )
         return f"{name}_sum", f"{name}_out"
 
-    def _attention(self, prefix: str, layer: int, normed: str) -> str:
+    def _query_key_value(self, prefix: str, normed: str) -> list[str]:
+        """In one tensor, or apart where each head of query and key is normed by itself (Qwen3)."""
         writer, arch = self.writer, self.architecture
-        shape: list[str | int] = ["batch", arch.kv_heads, "past", arch.head_size]
         packed = self._linear(f"{prefix}qkv", normed, f"{prefix}qkv_out", parts=("q", "k", "v"))
-        query = [packed, "", ""]
-        if arch.qk_norm:
-            query = self._normed_heads(prefix, packed)
-        past = [writer.input(f"past_{kind}.{layer}", self.dtype, shape) for kind in ("key", "value")]
-        present = [f"present_{kind}.{layer}" for kind in ("key", "value")]
-        tail = ["attention_bias" if self.biased else ""]
-        if self.ragged:
-            tail += ["", "", "", "", "", "query_seqlens"]
-        attended = writer.node(
-            "GroupQueryAttention",
-            [*query, *past, "seqlens_k", "total_sequence_length", "cos", "sin", "position_ids", *tail],
-            [f"{prefix}attended", *present],
-            domain=MICROSOFT,
-            num_heads=arch.heads,
-            kv_num_heads=arch.kv_heads,
-            do_rotary=1,
-            rotary_interleaved=int(arch.rope_interleaved),
-            scale=arch.head_size**-0.5,
-        )
-        shape[2] = "present"
-        for name in present:
-            writer.output(name, self.dtype, shape)
-        return attended
-
-    def _normed_heads(self, prefix: str, packed: str) -> list[str]:
-        """Query, key and value with each head of query and key normed by itself (Qwen3)."""
-        writer, arch = self.writer, self.architecture
-        sizes = [arch.heads * arch.head_size, arch.kv_heads * arch.head_size, arch.kv_heads * arch.head_size]
-        split = writer.constant("qkv_sizes", np.array(sizes, np.int64))
-        names = [f"{prefix}{part}_split" for part in "qkv"]
-        writer.node("Split", [packed, split], names, axis=-1)
+        if not arch.qk_norm:
+            return [packed]
+        names = self._attention.split(prefix, packed)
         apart = writer.constant("apart", np.array([0, 0, -1, arch.head_size], np.int64))
         together = writer.constant("together", np.array([0, 0, -1], np.int64))
         for place, part in enumerate("qk"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
+from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV
 from pickaxe.lm.generate import Generation, generate
 from pickaxe.lm.network import CHUNK, Network, open_network
@@ -37,14 +38,21 @@ class LM:
         self.tokenizer = tokenizer
 
     @classmethod
-    def open(cls, store: ModelStore, runtime: Runtime, name: str = "lm", precision: str = "auto") -> LM:
+    def open(
+        cls,
+        store: ModelStore,
+        runtime: Runtime,
+        name: str = "lm",
+        precision: str = "auto",
+        layers: int | None = None,
+    ) -> LM:
         """The model of this alias, name or path.
 
         `precision` is fp32, int8, int4 or, on a GPU, fp16; auto is, on a CPU, int4 for weights that are
         stored in 4 bits and int8 for all others; on a GPU fp16.  The first opening of a model and precision
-        converts it, which takes seconds.
+        converts it, which takes seconds.  `layers`: only so many of its first layers, with its norm and head.
         """
-        network, tokenizer = open_network(store, runtime, name, precision)
+        network, tokenizer = open_network(store, runtime, name, precision, layers)
         return cls(name, network, tokenizer)
 
     @property
@@ -71,6 +79,7 @@ class LM:
         positions: np.ndarray | None = None,
         bias: np.ndarray | None = None,
         past: KV | None = None,
+        contexts: Contexts | None = None,
         logits_at: Literal["last", "all", "none"] | np.ndarray = "last",
         call: Call | None = None,
     ) -> tuple[np.ndarray | None, KV]:
@@ -80,6 +89,7 @@ class LM:
         `positions` (B, T): rotary positions, default on from each row's length in `past`.
         `bias` (T, S), or (1 or B, 1, T, S): added to the attention scores, S = longest row of `past` + T.  The
         causal mask always holds: slot j is seen from slots at or after it only.  Use large finite negatives.
+        `contexts`: slots of `past` that were read apart from each other; not together with a bias.
         `logits_at`: "last" token of each row (B, V); "all" (B, T, V); indices (k,) or (B, k) into T (B, k, V);
         or "none".
         """
@@ -99,11 +109,17 @@ class LM:
             raise InvalidParams("positions", f"must lie in [0, {self.context_length})")
         if bias is not None:
             bias = self._check_bias(bias, count, width, cache.width + width)
+        if contexts is not None:
+            if bias is not None:
+                raise InvalidParams("contexts", "are given together with a bias")
+            contexts.check(cache.lengths)
         rows, shape = _wanted(logits_at, counts, width)
-        if bias is None and width > CHUNK and positions is None:
-            hidden, cache = self._read_long(given, counts, cache, rows, call)
+        if bias is None and width > CHUNK:
+            hidden, cache = self._read_long(given, counts, cache, rows, positions, contexts, call)
         else:
-            hidden, cache = self.network.read(given, counts, cache, rows, positions=positions, bias=bias, call=call)
+            hidden, cache = self.network.read(
+                given, counts, cache, rows, positions=positions, bias=bias, contexts=contexts, call=call
+            )
         if isinstance(logits_at, str) and logits_at == "none":
             return None, cache
         return self.network.logits(hidden, call).reshape(*shape, self.vocab_size), cache
@@ -115,7 +131,14 @@ class LM:
         return logits[0], cache
 
     def _read_long(
-        self, ids: np.ndarray, counts: np.ndarray, cache: KV, rows: np.ndarray, call: Call | None
+        self,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        cache: KV,
+        rows: np.ndarray,
+        positions: np.ndarray | None,
+        contexts: Contexts | None,
+        call: Call | None,
     ) -> tuple[np.ndarray, KV]:
         """In chunks, since the memory of attention grows with the square of what is read at once."""
         cache = cache.resized(cache.width + ids.shape[1])
@@ -128,7 +151,15 @@ class LM:
             mine = (place >= start) & (place < start + piece.shape[1])
             local = owner[mine] * piece.shape[1] + place[mine] - start
             read = np.clip(counts - start, 0, piece.shape[1])
-            states, cache = self.network.read(np.ascontiguousarray(piece), read, cache, local, call=call)
+            states, cache = self.network.read(
+                np.ascontiguousarray(piece),
+                read,
+                cache,
+                local,
+                positions=None if positions is None else positions[:, start : start + CHUNK],
+                contexts=contexts,
+                call=call,
+            )
             hidden[mine] = states
         return hidden, cache
 

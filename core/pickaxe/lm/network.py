@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pickaxe.errors import InvalidParams
+from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV
 from pickaxe.lm.graph import FORMAT, Precision, build
 from pickaxe.lm.weights import Architecture, open_checkpoint
@@ -51,6 +52,10 @@ class Network:
     def _biased(self) -> Session:
         return self.runtime.open(self.folder / "biased.onnx")
 
+    @functools.cached_property
+    def _over_contexts(self) -> Session:
+        return self.runtime.open(self.folder / "contexts.onnx")
+
     @property
     def dtype(self) -> type[np.floating]:
         """Of hidden states, keys and values."""
@@ -72,16 +77,19 @@ class Network:
         *,
         positions: np.ndarray | None = None,
         bias: np.ndarray | None = None,
+        contexts: Contexts | None = None,
         call: Call | None = None,
     ) -> tuple[np.ndarray, KV]:
         """Hidden states (len(rows), width) at flat positions `rows` of ids (B, T), and the longer cache.
 
         Row b brings `counts[b]` tokens, the rest of its ids is padding.  `bias` (1 or B, 1, T, S) is added to
         the attention scores on top of the causal mask; S counts the slots from the cache's first to the last
-        one written.
+        one written.  With `contexts` there is none; `past` holds them.
         """
         if positions is None:
             positions = past.lengths[:, None] + np.arange(ids.shape[1])
+        if contexts is not None:
+            return self._read_over_contexts(ids, counts, past, rows, positions, contexts, call)
         uneven = (len(ids) > 1 and ids.shape[1] > 1) or (counts != ids.shape[1]).any()
         if not self.ragged and uneven and past.width:
             return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
@@ -100,6 +108,25 @@ class Network:
         if bias is not None:
             feeds["attention_bias"] = np.ascontiguousarray(bias, dtype=self.dtype)
         return self._run(session, feeds, longer, call), longer
+
+    def _read_over_contexts(
+        self,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        past: KV,
+        rows: np.ndarray,
+        positions: np.ndarray,
+        contexts: Contexts,
+        call: Call | None,
+    ) -> tuple[np.ndarray, KV]:
+        longer = past.extended(counts, past.width + ids.shape[1], SPARE)
+        feeds = {
+            "input_ids": ids,
+            "position_ids": np.ascontiguousarray(positions, dtype=np.int64),
+            "rows": rows,
+            **contexts.feeds(past.lengths, ids.shape[1], longer.capacity, self.architecture),
+        }
+        return self._run(self._over_contexts, feeds, longer, call), longer
 
     def _run(self, session: Session, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
         """Run with past and present in the memory of `cache`; returns the hidden states."""
@@ -177,8 +204,13 @@ class Network:
         return np.stack([np.concatenate(column) for column in zip(*parts, strict=True)])
 
 
-def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str = "auto") -> tuple[Network, Tokenizer]:
-    """The model of this name, converted on first use (which takes seconds and is kept on disk)."""
+def open_network(
+    store: ModelStore, runtime: Runtime, name: str, precision: str = "auto", layers: int | None = None
+) -> tuple[Network, Tokenizer]:
+    """The model of this name, converted on first use (which takes seconds and is kept on disk).
+
+    With `layers`, only its first ones, followed by its norm and head.
+    """
     chosen: Precision
     if precision == "auto":
         chosen = "fp16" if runtime.is_cuda else _as_stored(store, name)
@@ -189,14 +221,19 @@ def open_network(store: ModelStore, runtime: Runtime, name: str, precision: str 
     if chosen == "fp16" and not runtime.is_cuda:
         raise InvalidParams("precision", "is fp16, which needs a GPU; use int8 or fp32 on a CPU")
     ragged = takes_query_lengths()
-    key = f"{chosen}-{'ragged' if ragged else 'even'}-{FORMAT}"
+    key = f"{chosen}-{'ragged' if ragged else 'even'}-{FORMAT}" + (f"-first{layers}" if layers is not None else "")
 
     def convert(folder: Path) -> None:
         path = store.path(name)
         checkpoint = open_checkpoint(path)
-        build(checkpoint.architecture, checkpoint.tensors, chosen, folder, ragged=ragged)
+        architecture, digest = checkpoint.architecture, checkpoint.digest
+        if layers is not None:
+            if not 1 <= layers <= architecture.layers:
+                raise InvalidParams("layers", f"is {layers}; model {name!r} has {architecture.layers}")
+            architecture, digest = replace(architecture, layers=layers), f"{digest}-first{layers}"
+        build(architecture, checkpoint.tensors, chosen, folder, ragged=ragged)
         _tokenizer_of(store, path).save(folder)
-        record = {"architecture": checkpoint.architecture.as_dict(), "digest": checkpoint.digest}
+        record = {"architecture": architecture.as_dict(), "digest": digest}
         (folder / "network.json").write_text(json.dumps(record))
 
     folder = store.converted(name, key, convert)
