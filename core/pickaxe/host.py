@@ -112,13 +112,14 @@ class Host:
     def models(self) -> ModelStore:
         return self._shared.store()
 
-    def lm(self, name: str = "lm", precision: str = "auto") -> LM:
-        """A causal language model by alias or path, opened once and shared."""
+    def lm(self, name: str = "lm", precision: str = "auto", layers: int | None = None) -> LM:
+        """A causal language model by alias or path, opened once and shared; with `layers`, its first ones only."""
         from pickaxe.lm import LM
 
         self._check_model(name)
         return self._shared.once(
-            ("lm", name, precision), lambda: LM.open(self.models, self.runtime, name, precision=precision)
+            ("lm", name, precision, layers),
+            lambda: LM.open(self.models, self.runtime, name, precision=precision, layers=layers),
         )
 
     def lm_at(self, path: Path, precision: str = "auto") -> LM:

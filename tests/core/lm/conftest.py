@@ -213,11 +213,13 @@ def runtime() -> Runtime:
 def open_tiny(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Opener:
     """`open_tiny(reference, kind, precision)` writes the model and opens it."""
 
-    def opened(reference: Reference, kind: str = "safetensors", precision: str = "fp32") -> LM:
+    def opened(
+        reference: Reference, kind: str = "safetensors", precision: str = "fp32", layers: int | None = None
+    ) -> LM:
         folder = tmp_path_factory.mktemp("tiny")
         write = write_gguf if kind == "gguf" else write_safetensors
         path = write(reference, folder / ("model.gguf" if kind == "gguf" else "model"))
-        return LM.open(ModelStore(folder / "models"), runtime, str(path), precision)
+        return LM.open(ModelStore(folder / "models"), runtime, str(path), precision, layers)
 
     return opened
 
