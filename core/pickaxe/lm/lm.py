@@ -89,7 +89,8 @@ class LM:
         `positions` (B, T): rotary positions, default on from each row's length in `past`.
         `bias` (T, S), or (1 or B, 1, T, S): added to the attention scores, S = longest row of `past` + T.  The
         causal mask always holds: slot j is seen from slots at or after it only.  Use large finite negatives.
-        `contexts`: slots of `past` that were read apart from each other; not together with a bias.
+        `contexts`: slots of `past` that were read apart from each other; not together with a bias.  They may be
+        more than the model's context is long, as long as the positions given are not.
         `logits_at`: "last" token of each row (B, V); "all" (B, T, V); indices (k,) or (B, k) into T (B, k, V);
         or "none".
         """
@@ -104,7 +105,8 @@ class LM:
         cache = past or KV.empty(self.network.architecture, count, width, self.network.dtype)
         if cache.rows != count:
             raise InvalidParams("past", f"has {cache.rows} rows, the ids have {count}")
-        self._check_fit(int((cache.lengths + counts).max()))
+        if contexts is None or positions is None:
+            self._check_fit(int((cache.lengths + counts).max()))
         if positions is not None and (np.min(positions) < 0 or np.max(positions) >= self.context_length):
             raise InvalidParams("positions", f"must lie in [0, {self.context_length})")
         if bias is not None:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from pickaxe.errors import InvalidParams
+from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm import KV, LM, Contexts
 from pickaxe.lm.graph import build
 
@@ -165,6 +165,16 @@ def test_long_queries_are_read_in_chunks(tiny: LM) -> None:
     whole = read(tiny, [FIRST], query, 0.9, 0.9)
     np.testing.assert_allclose(read(tiny, [FIRST], query[:500], 0.9, 0.9), whole[:500], atol=1e-5)
     assert np.isfinite(whole).all()
+
+
+def test_contexts_may_be_longer_together_than_the_model_s_context(tiny: LM) -> None:
+    long = [int(token) for token in np.random.default_rng(0).integers(0, 256, 300)]
+    cache, mask, start = assembled(tiny, long, long[::-1], long)
+    assert cache.width > tiny.context_length
+    logits, _ = tiny.forward([QUERY], past=cache, positions=start + np.arange(4)[None], contexts=Contexts(mask))
+    assert np.isfinite(logits).all()
+    with pytest.raises(DoesNotFit):
+        tiny.forward([QUERY], past=cache, contexts=Contexts(mask))
 
 
 def test_extreme_scores_stay_finite(open_tiny, reference) -> None:
