@@ -1,0 +1,191 @@
+"""Where drafts come from: another model, the first layers of the target, or an n-gram table of the text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from pickaxe.errors import Unmet
+from pickaxe.lm import Draw, LogitsProcessor, same_tokenizer
+from pickaxe_plugins.decoding._speculation.transport import Distribution
+from pickaxe_plugins.decoding._speculation.tree import Tree, TreeReader
+
+if TYPE_CHECKING:
+    from pickaxe import Call
+    from pickaxe.lm import LM
+
+
+class Shape:
+    """From what a model says to what a token is drawn from: processors, temperature, top-k, top-p."""
+
+    def __init__(self, draw: Draw, vocab: int, processors: Sequence[LogitsProcessor] = ()) -> None:
+        self.draw = draw
+        self.vocab = vocab
+        self._processors = tuple(processors)
+        self._whole = draw.temperature > 0 and draw.top_p == 1 and not 0 < draw.top_k < vocab
+
+    def processed(self, logits: np.ndarray, generated: Sequence[int]) -> np.ndarray:
+        """Logits (V,) after `generated`, as the processors leave them."""
+        for processor in self._processors:
+            logits = processor(generated, logits)
+        return logits
+
+    def distribution(self, logits: np.ndarray) -> Distribution:
+        """Of processed logits (V,)."""
+        best = logits.max()
+        if self._whole and best > -np.inf:
+            probs = np.exp((logits - best) / np.float32(self.draw.temperature)).astype(np.float64)
+            return Distribution(probs / probs.sum())
+        ids, probs = self.draw.distribution(logits)
+        return Distribution(probs, ids)
+
+    def among(self, ids: np.ndarray, probs: np.ndarray, generated: Sequence[int]) -> Distribution | None:
+        """Of a few tokens (ids ascending) with these probabilities; None when the processors forbid them all."""
+        logits = np.log(probs)
+        if self._processors:
+            every = np.full(self.vocab, -np.inf, np.float32)
+            every[ids] = logits
+            logits = self.processed(every, generated)[ids]
+            ids, logits = ids[logits > -np.inf], logits[logits > -np.inf]
+        if not len(ids):
+            return None
+        kept, probs = self.draw.distribution(logits.astype(np.float32))
+        return Distribution(probs, ids[kept])
+
+
+class Draft(Protocol):
+    """What drafts for one sample.  `begin` gives one that knows the prompt, `fork` one for each sample of it."""
+
+    calls: int
+    """Runs of a model so far."""
+
+    def fork(self) -> Draft: ...
+
+    def laws(
+        self, tree: Tree, nodes: Sequence[int], shape: Shape, generated: Sequence[int], call: Call
+    ) -> list[Distribution | None]:
+        """What to draw from after each of these nodes, all of one level of the tree; None: no idea.
+
+        `generated` are the certain tokens behind the prompt, as processors want them.
+        """
+        ...
+
+    def keep(self, tree: Tree, path: Sequence[int]) -> None:
+        """The round is over: the nodes on this path (from 0) have become certain."""
+        ...
+
+
+class ModelDraft:
+    """Drafts of a smaller model, or of the target's first layers, with a cache of its own."""
+
+    def __init__(self, reader: TreeReader) -> None:
+        self._reader = reader
+
+    @classmethod
+    def begin(cls, lm: LM, target: LM, prompt: Sequence[int], call: Call) -> ModelDraft:
+        """Raises `Unmet` unless both models mean the same by every token id."""
+        same_tokenizer(lm.tokenizer, target.tokenizer)
+        if lm.vocab_size != target.vocab_size:
+            raise Unmet(
+                f"draft model {lm.name!r} has {lm.vocab_size} tokens, {target.name!r} has {target.vocab_size}: "
+                "use models of one family",
+                metadata={"draft": lm.vocab_size, "target": target.vocab_size},
+            )
+        reader = TreeReader(lm)
+        if len(prompt) <= lm.context_length:
+            reader.catch_up(prompt, call)
+        return cls(reader)
+
+    @property
+    def calls(self) -> int:
+        return self._reader.calls
+
+    def fork(self) -> ModelDraft:
+        return ModelDraft(self._reader.fork())
+
+    def laws(
+        self, tree: Tree, nodes: Sequence[int], shape: Shape, generated: Sequence[int], call: Call
+    ) -> list[Distribution | None]:
+        if not nodes or self._reader.room(tree) < len(tree):
+            return [None] * len(nodes)
+        logits = self._reader.read(tree, nodes, call)
+        return [
+            shape.distribution(shape.processed(row, [*generated, *tree.after(node)]))
+            for node, row in zip(nodes, logits, strict=True)
+        ]
+
+    def keep(self, tree: Tree, path: Sequence[int]) -> None:
+        self._reader.keep(tree, path)
+
+
+class NgramDraft:
+    """Drafts of what followed the last tokens before, in the prompt, in what was generated, or in `samples`.
+
+    Counts of up to `order` tokens of context are interpolated as by Witten and Bell: the share of an order is
+    c / (c + u) for c occurrences of its context with u different continuations; the rest is left to the order
+    below.  Nothing is drafted unless at least `least` tokens of context were seen before.
+    """
+
+    calls = 0
+
+    def __init__(self, order: int = 4, least: int = 1, samples: Iterable[Sequence[int]] = ()) -> None:
+        self.order, self.least = order, least
+        self._counts: dict[tuple[int, ...], dict[int, int]] = {}
+        self._seen: list[int] = []
+        for sample in samples:
+            self._seen = []
+            self._learn(sample)
+        self._seen = []
+
+    def begin(self, prompt: Sequence[int]) -> NgramDraft:
+        """One that also knows this prompt."""
+        started = self.fork()
+        started._learn(prompt)
+        return started
+
+    def fork(self) -> NgramDraft:
+        other = NgramDraft(self.order, self.least)
+        other._counts = {context: dict(counts) for context, counts in self._counts.items()}
+        other._seen = list(self._seen)
+        return other
+
+    def laws(
+        self, tree: Tree, nodes: Sequence[int], shape: Shape, generated: Sequence[int], call: Call
+    ) -> list[Distribution | None]:
+        self._learn(tree.context[len(self._seen) :])
+        found: list[Distribution | None] = []
+        for node in nodes:
+            drafted = tree.after(node)
+            law = self._law([*self._seen[-self.order :], *drafted])
+            found.append(None if law is None else shape.among(*law, [*generated, *drafted]))
+        return found
+
+    def keep(self, tree: Tree, path: Sequence[int]) -> None:
+        """Nothing to do: the next tree's context says what became certain."""
+
+    def _learn(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            for size in range(1, min(self.order, len(self._seen)) + 1):
+                counts = self._counts.setdefault(tuple(self._seen[-size:]), {})
+                counts[token] = counts.get(token, 0) + 1
+            self._seen.append(int(token))
+
+    def _law(self, context: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        probs: dict[int, float] = {}
+        matched = 0
+        for size in range(1, min(self.order, len(context)) + 1):
+            counts = self._counts.get(tuple(context[-size:]))
+            if counts is None:
+                break
+            matched = size
+            total = sum(counts.values())
+            rest = len(counts) / (total + len(counts)) if probs else 0.0
+            probs = {token: rest * value for token, value in probs.items()}
+            for token, count in counts.items():
+                probs[token] = probs.get(token, 0.0) + (1 - rest) * count / total
+        if matched < self.least:
+            return None
+        ids = np.array(sorted(probs), dtype=np.int64)
+        return ids, np.array([probs[token] for token in ids.tolist()])

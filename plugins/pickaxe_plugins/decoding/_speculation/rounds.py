@@ -1,0 +1,266 @@
+"""Decoding in rounds: draft a tree, read it with one call of the target, keep what a verifier accepts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pickaxe import Chunk
+from pickaxe.errors import DoesNotFit
+from pickaxe.lm import Draw, Request, Step, TokenTrie, Transcript, logsumexp
+from pickaxe.lm.processors import FollowTrie
+from pickaxe.randomness import generator
+from pickaxe_plugins.decoding._speculation.drafts import Draft, Shape
+from pickaxe_plugins.decoding._speculation.transport import Distribution
+from pickaxe_plugins.decoding._speculation.tree import BatchReader, Tree, TreeReader
+
+if TYPE_CHECKING:
+    from pickaxe import Call
+    from pickaxe.lm import KV, LM
+
+
+class Verifier(Protocol):
+    """How drafts are drawn from the draft's distribution, and which of them the target takes.
+
+    One of them serves one sample.  Whatever it does, the tokens must come out distributed as the target's.
+    """
+
+    def propose(self, tree: Tree, node: int, law: Distribution, random: np.random.Generator) -> Sequence[int]:
+        """Tokens drafted after this node, in the order in which `verify` gets them; repeats are allowed."""
+        ...
+
+    def verify(
+        self, target: Distribution, law: Distribution, drafted: Sequence[int], random: np.random.Generator
+    ) -> tuple[int, bool]:
+        """The next token, and whether it is one of those that `propose` drafted from `law` (at least one)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One round: drafts side by side, and how many tokens ahead (0: plain decoding)."""
+
+    count: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, for `Planner.learn`: seconds in the draft, in the target and in all."""
+
+    plan: Plan
+    nodes: int
+    levels: int
+    emitted: int
+    accepted: int
+    drafting: float
+    reading: float
+    seconds: float
+
+
+class Planner(Protocol):
+    """Chooses each round's plan and is told what came of it."""
+
+    def plan(self) -> Plan: ...
+
+    def learn(self, done: Round) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same plan in every round."""
+
+    chosen: Plan
+
+    def plan(self) -> Plan:
+        return self.chosen
+
+    def learn(self, done: Round) -> None:
+        """Nothing would change."""
+
+
+@dataclass
+class Usage:
+    """What one sample took.  `at` lists count positions ahead: how often a draft was checked there, and accepted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    target_calls: int = 0
+    draft_calls: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    checked_at: Counter[int] = field(default_factory=Counter)
+    accepted_at: Counter[int] = field(default_factory=Counter)
+
+    def counters(self) -> dict[str, float]:
+        names = ("prompt_tokens", "completion_tokens", "target_calls", "draft_calls", "drafted", "accepted")
+        return {name: getattr(self, name) for name in names}
+
+    def record(self) -> dict[str, Any]:
+        """Checked and accepted drafts by position ahead, the first token of a round first."""
+        reach = range(max(self.checked_at, default=-1) + 1)
+        return {
+            "checked_at": [self.checked_at[depth] for depth in reach],
+            "accepted_at": [self.accepted_at[depth] for depth in reach],
+        }
+
+
+@dataclass
+class Speculation:
+    """How the samples of a call are decoded: which target, drafts from where, checked how.
+
+    `begin(ids, call)` gives the draft that has read a prompt; `verifier()` and `planner()` one of each for a
+    sample.  `draft_draw` is how drafts are drawn where that differs from how the target's tokens are.
+    """
+
+    lm: LM
+    begin: Callable[[Sequence[int], Call], Draft]
+    verifier: Callable[[Draw], Verifier]
+    planner: Callable[[Draw], Planner]
+    tree_attention: bool = True
+    draft_draw: Callable[[Draw], Draw] | None = None
+
+    def decode(self, request: Request, call: Call) -> Iterator[Chunk]:
+        """The samples of one prompt, one after the other, in a chunk per round."""
+        limit = self._limit(request)
+        prompt = TreeReader(self.lm)
+        prompt.catch_up(request.ids, call)
+        draft = self.begin(request.ids, call)
+        for sample in range(request.sampling.n):
+            yield from Sample(self, request, sample, limit, prompt.cache, draft.fork()).chunks(call)
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens of a sample: what was asked for, or what the context leaves."""
+        room = self.lm.context_length - len(request.ids)
+        if room < 1:
+            raise DoesNotFit(
+                f"{len(request.ids)} prompt tokens leave no room in the {self.lm.context_length} of model "
+                f"{self.lm.name!r}: shorten the prompt",
+                metadata={"prompt_tokens": len(request.ids), "context": self.lm.context_length},
+            )
+        wanted = request.sampling.max_tokens
+        return room if wanted is None else min(wanted, room)
+
+
+class Sample:
+    """One continuation of a prompt on its way."""
+
+    def __init__(self, how: Speculation, request: Request, sample: int, limit: int, prompt: KV, draft: Draft) -> None:
+        self.how, self.request, self.sample, self.draft = how, request, sample, draft
+        lm, sampling = how.lm, request.sampling
+        draw = Draw.of(sampling)
+        trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
+        self.transcript = Transcript(lm.tokenizer, limit, sample=sample, stop=sampling.stop, allowed=trie)
+        self._follow = FollowTrie(trie, lm.tokenizer.eos_ids) if trie else None
+        processors = (self._follow,) if self._follow else ()
+        self.shape = Shape(draw, lm.vocab_size)
+        drafts = how.draft_draw(draw) if how.draft_draw else draw
+        self.draft_shape = Shape(drafts, lm.vocab_size, processors)
+        self.reader = (TreeReader if how.tree_attention else BatchReader)(lm, prompt)
+        self.verifier, self.planner = how.verifier(draw), how.planner(draw)
+        self.random = generator(request.seed, "sample", sample)
+        self.context = list(request.ids)
+        self.usage = Usage(len(request.ids) if sample == 0 else 0)
+        self._ends = frozenset(lm.tokenizer.eos_ids)
+
+    def chunks(self, call: Call) -> Iterator[Chunk]:
+        """A chunk per round; the last one has the finish reason, the usage and the record."""
+        while not self.transcript.finished:
+            call.check()
+            yield self._round(call)
+
+    def _round(self, call: Call) -> Chunk:
+        begin = time.perf_counter()
+        plan = self.planner.plan()
+        tree, levels = self._grow(plan, call)
+        drafted = time.perf_counter()
+        order = tree.preorder()
+        logits = dict(zip(order, self.reader.read(tree, order, call), strict=True))
+        read = time.perf_counter()
+        steps, path, accepted = self._walk(tree, logits)
+        self.reader.keep(tree, path)
+        self.draft.keep(tree, path)
+        self._count(tree, len(steps), accepted)
+        end = time.perf_counter()
+        self.planner.learn(
+            Round(plan, len(tree), levels, len(steps), accepted, drafted - begin, read - drafted, end - begin)
+        )
+        done = self.transcript.finished
+        return Chunk(
+            self.request.row,
+            self.sample,
+            "".join(step.text for step in steps),
+            tuple(step.token_id for step in steps),
+            tuple(min(step.logprob, 0.0) for step in steps),
+            self.usage.record() if done else None,
+            steps[-1].finish_reason,
+            self.usage.counters() if done else {},
+        )
+
+    # ------------------------------------------------------------ drafting
+
+    def _grow(self, plan: Plan, call: Call) -> tuple[Tree, int]:
+        """The drafted tree, and how many levels the draft was asked for."""
+        tree = Tree(self.context, plan.count)
+        length = min(plan.length, self.transcript.left - 1)
+        room = self.how.lm.context_length - len(self.context)
+        level, levels = [0], 0
+        while level and levels < length and len(tree) <= room:
+            laws = self.draft.laws(tree, level, self.draft_shape, self.transcript.generated, call)
+            level, levels = self._next_level(tree, level, laws, room), levels + 1
+        return tree, levels
+
+    def _next_level(
+        self, tree: Tree, level: Sequence[int], laws: Sequence[Distribution | None], room: int
+    ) -> list[int]:
+        grown: list[int] = []
+        for node, law in zip(level, laws, strict=True):
+            if law is None:
+                continue
+            proposed = self.verifier.propose(tree, node, law, self.random)
+            if len(tree) - 1 + len(set(proposed)) > room:
+                break
+            grown += [child for child in tree.add(node, law, proposed) if not self._is_end(tree, child)]
+        return grown
+
+    def _is_end(self, tree: Tree, node: int) -> bool:
+        """Whether nothing can follow this node."""
+        if tree.tokens[node] in self._ends:
+            return True
+        return self._follow is not None and self._follow.finished([*self.transcript.generated, *tree.after(node)])
+
+    # ------------------------------------------------------------ verifying
+
+    def _walk(self, tree: Tree, logits: dict[int, np.ndarray]) -> tuple[list[Step], list[int], int]:
+        """The tokens that this round says, the nodes that they make certain, and how many were drafts."""
+        node, path, accepted = 0, [0], 0
+        steps: list[Step] = []
+        while True:
+            target = self.shape.distribution(self.transcript.processed(logits[node]))
+            law, drafted = tree.laws[node], tree.drafted[node]
+            if law is None or not drafted:
+                token, follow = target.token(self.random.random()), False
+            else:
+                token, follow = self.verifier.verify(target, law, drafted, self.random)
+                self.usage.checked_at[tree.depths[node]] += 1
+                self.usage.accepted_at[tree.depths[node]] += follow
+            steps.append(self.transcript.take(token, float(logits[node][token] - logsumexp(logits[node]))))
+            self.context.append(token)
+            accepted += follow
+            if not follow or self.transcript.finished:
+                return steps, path, accepted
+            node = tree.children[node][token]
+            path.append(node)
+
+    def _count(self, tree: Tree, emitted: int, accepted: int) -> None:
+        usage = self.usage
+        usage.completion_tokens += emitted
+        usage.target_calls += 1
+        usage.draft_calls = self.draft.calls
+        usage.drafted += sum(len(each) for each in tree.drafted)
+        usage.accepted += accepted
