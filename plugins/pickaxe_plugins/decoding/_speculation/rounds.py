@@ -43,10 +43,14 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """One round: drafts side by side, and how many tokens ahead (0: plain decoding)."""
+    """One round: drafts side by side, and how many tokens ahead (0: plain decoding).
+
+    `width`: from how many nodes of a level drafting goes on, the draft's most probable ones; None: from all.
+    """
 
     count: int
     length: int
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ class Sample:
         level, levels = [0], 0
         while level and levels < length and len(tree) <= room:
             laws = self.draft.laws(tree, level, self.draft_shape, self.transcript.generated, call)
-            level, levels = self._next_level(tree, level, laws, room), levels + 1
+            level, levels = tree.likeliest(self._next_level(tree, level, laws, room), plan.width), levels + 1
         return tree, levels
 
     def _next_level(

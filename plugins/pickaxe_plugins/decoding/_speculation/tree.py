@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -57,6 +58,22 @@ class Tree:
             self.drafted.append([])
             self.children.append({})
         return list(children.values())
+
+    def likeliest(self, nodes: Sequence[int], most: int | None) -> list[int]:
+        """At most so many of these nodes, those whose paths the draft finds most probable; in the order given."""
+        if most is None or len(nodes) <= most:
+            return list(nodes)
+        kept = sorted(nodes, key=self.probability, reverse=True)[:most]
+        return [node for node in nodes if node in kept]
+
+    def probability(self, node: int) -> float:
+        """Of the path to this node, by the laws it was drafted from."""
+        found = 1.0
+        for parent, child in pairwise(self.path(node)):
+            law = self.laws[parent]
+            assert law is not None
+            found *= law.of(self.tokens[child])
+        return found
 
     def path(self, node: int) -> list[int]:
         """Nodes from 0 to this one."""
