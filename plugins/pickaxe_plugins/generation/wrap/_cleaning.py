@@ -21,12 +21,12 @@ Pair = tuple[str, str]
 class Cleaning(pickaxe.Params):
     """When a rephrase is rejected, and words that give away talk about the task."""
 
-    min_ratio: float = Field(0.3, ge=0, description="Fewest words per word of the source.")
-    max_ratio: float = Field(3.0, gt=0, description="Most words per word of the source.")
-    max_overlap: float = Field(0.6, ge=0, le=1, description="Largest share of 8-grams of words copied from the source.")
-    max_repetition: float = Field(0.3, ge=0, le=1, description="Largest share of repeated lines, or 4-grams of words.")
-    openers: tuple[str, ...] = Field((), description="More beginnings of a first sentence that is dropped.")
-    refusals: tuple[str, ...] = Field((), description="More beginnings of an answer that refuses.")
+    min_ratio: float = Field(default=0.3, ge=0, description="Fewest words per word of the source.")
+    max_ratio: float = Field(default=3.0, gt=0, description="Most words per word of the source.")
+    max_overlap: float = Field(default=0.6, ge=0, le=1, description="Largest share of copied 8-grams of words.")
+    max_repetition: float = Field(default=0.3, ge=0, le=1, description="Largest share of repeated lines or 4-grams.")
+    openers: tuple[str, ...] = Field(default=(), description="More beginnings of a first sentence that is dropped.")
+    refusals: tuple[str, ...] = Field(default=(), description="More beginnings of an answer that refuses.")
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Cleaning:

@@ -36,8 +36,8 @@ def interleaved(tokens: Sequence[int], kinds: Sequence[str], weights: Mapping[st
     queues: dict[str, list[int]] = {}
     for place, kind in enumerate(kinds):
         queues.setdefault(kind, []).append(place)
-    used = {kind: 0.0 for kind in queues}
-    heads = {kind: 0 for kind in queues}
+    used = dict.fromkeys(queues, 0.0)
+    heads = dict.fromkeys(queues, 0)
     order = []
     for _ in tokens:
         kind = min((kind for kind in queues if heads[kind] < len(queues[kind])), key=lambda kind: used[kind])

@@ -48,7 +48,7 @@ class Style(pickaxe.Params):
         given = {"name": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping) or given.get("prompt"):
             return given
-        name = given.get("name")
+        name = str(given.get("name"))
         if name not in PROMPTS:
             raise ValueError(f"unknown style {name!r}: give it a prompt, or use one of {', '.join(PROMPTS)}")
         labels = {"pairs": LABELS} if name == "qa" and given.get("pairs") is None else {}
