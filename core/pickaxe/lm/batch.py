@@ -10,12 +10,14 @@ import numpy as np
 from pickaxe.lm.cache import KV
 
 if TYPE_CHECKING:
-    from pickaxe.call import Call
     from pickaxe.lm.network import Network
 
 
 class Batch:
-    """Memory for the keys and values of up to `rows` sequences; row numbers are dense, `[0, active)`."""
+    """Memory for the keys and values of up to `rows` sequences; row numbers are dense, `[0, active)`.
+
+    Memory of rows and slots that were never written is not taken from the system.
+    """
 
     def __init__(self, network: Network, rows: int, capacity: int) -> None:
         self._network = network
@@ -31,14 +33,14 @@ class Batch:
     def full(self) -> bool:
         return self.active == self._rows
 
-    def join(self, prompt: KV) -> int:
-        """Add the one row of `prompt`; returns its number."""
-        row, length = self.active, prompt.width
+    def join(self, prompt: KV, row: int = 0) -> int:
+        """Add this row of `prompt`; returns its number here."""
+        place, length = self.active, int(prompt.lengths[row])
         self._reserve(length)
         for target, source in zip(self._fetched(), prompt.tensors, strict=True):
-            target[row, :, :length] = source[0, :, :length]
+            target[place, :, :length] = source[row, :, :length]
         self._cache = self._view([*self._cache.lengths, length])
-        return row
+        return place
 
     def leave(self, row: int) -> int:
         """Remove a row: the last one takes its number.  Returns the number which that one had."""
@@ -51,14 +53,17 @@ class Batch:
         self._cache = self._view(lengths[:last])
         return last
 
-    def step(self, tokens: Sequence[int], call: Call | None = None) -> np.ndarray:
-        """Append one token to every active row; float32 logits (active, vocab) of what may follow."""
+    def step(self, tokens: Sequence[int], going: Sequence[bool] | None = None) -> np.ndarray:
+        """Append one token to every active row, or only to those `going` on.
+
+        float32 logits (active or going, vocab) of what may follow.
+        """
         count = self.active
+        moving = np.ones(count, np.int64) if going is None else np.asarray(going, np.int64)
         self._reserve(self._cache.width + 1)
         ids = np.asarray(tokens, dtype=np.int64)[:, None]
-        ones = np.ones(count, np.int64)
-        hidden, self._cache = self._network.read(ids, ones, self._cache, np.arange(count), call=call)
-        return self._network.logits(hidden, call)
+        hidden, self._cache = self._network.read(ids, moving, self._cache, np.flatnonzero(moving))
+        return self._network.logits(hidden)
 
     def _fetched(self) -> list[np.ndarray]:
         """The memory with all that the active rows wrote."""
@@ -71,7 +76,14 @@ class Batch:
     def _reserve(self, length: int) -> None:
         """Room for rows of this length; grows by half at least, so that growing stays rare."""
         capacity = self._memory[0].shape[2]
-        if length > capacity:
-            wanted = max(length, min(capacity * 3 // 2, self._network.architecture.context))
-            self._memory = KV(self._fetched(), np.full(self._rows, capacity)).resized(wanted).tensors
-            self._cache = self._view(self._cache.lengths)
+        if length <= capacity:
+            return
+        wanted = max(length, min(capacity * 3 // 2, self._network.architecture.context))
+        memory, lengths = self._fetched(), self._cache.lengths
+        del self._cache  # its views would keep every old tensor until the last one is copied
+        for place, tensor in enumerate(memory):
+            wider = np.zeros((*tensor.shape[:2], wanted, tensor.shape[3]), tensor.dtype)
+            for row, used in enumerate(lengths):
+                wider[row, :, :used] = tensor[row, :, :used]
+            memory[place] = wider
+        self._cache = self._view(lengths)

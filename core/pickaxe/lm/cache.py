@@ -87,6 +87,11 @@ class KV:
         return self._buffer.fetch()
 
     @property
+    def token_bytes(self) -> int:
+        """Of one token in one row."""
+        return self.nbytes // max(1, self.rows * self.capacity)
+
+    @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self._buffer.tensors)
 

@@ -1,25 +1,25 @@
-"""Sampling continuations: one prefill per prompt, many rows decoded together."""
+"""What to generate, and what the engine notes about it on its way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pickaxe.data import Sampling
-from pickaxe.errors import DoesNotFit, InvalidParams
-from pickaxe.lm.batch import Batch
+from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
 from pickaxe.lm.processors import LogitsProcessor, TokenTrie
-from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.sampling import Draw
 from pickaxe.lm.transcript import Step, Transcript
 from pickaxe.randomness import generator
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
-    from pickaxe.lm.lm import LM
+    from pickaxe.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -39,80 +39,99 @@ class Generation:
     past: KV | None = None
 
 
-def generate(lm: LM, request: Generation, call: Call) -> Iterator[Step]:
-    """Steps of all samples as they are drawn; those of one sample in order.
+class Ticket:
+    """One request on its way through the engine.
 
-    Sample i depends on the seed and i only.  Closing the iterator, or ending the call, stops within a step.
+    The thread that leads a step writes it; the thread that asked reads `unread`, then `finished` and `error`.
     """
-    limit = _limit(lm, request)
-    draw = Draw.of(request.sampling)
-    if request.sampling.n < 1 or request.batch < 1:
-        raise InvalidParams("n", f"is {request.sampling.n} with batch {request.batch}; both must be at least 1")
-    return _generate(lm, request, draw, limit, call)
+
+    def __init__(self, request: Generation, draw: Draw, limit: int, tokenizer: Tokenizer, call: Call) -> None:
+        self.request = request
+        self.call = call
+        self.unread: deque[Step] = deque()
+        """Steps that nobody has taken yet."""
+        self.finished = False
+        self.error: Exception | None = None
+        self.gone = False
+        """Whoever asked does not want the rest."""
+        self.rest = np.asarray(request.prompt_ids, dtype=np.int64)
+        """Tokens of the prompt that are still to be read."""
+        self.read: KV | None = request.past
+        """Keys and values of what was read of the prompt; None too when no sample is left that begins with it."""
+        self.first: np.ndarray | None = None
+        """float32 (vocab,): logits after the prompt."""
+        self.first_total = np.float64(0)
+        self.rows = 0
+        """Samples that are being decoded."""
+        self.begun = 0
+        self.draw = draw
+        self.limit = limit
+        self._tokenizer = tokenizer
+        self._seed = call.seed if request.sampling.seed is None else request.sampling.seed
+
+    @property
+    def length(self) -> int:
+        """Most tokens that one row of this request can come to hold."""
+        past = 0 if self.request.past is None else self.request.past.width
+        return past + len(self.request.prompt_ids) + self.limit
+
+    @property
+    def exhausted(self) -> bool:
+        """No sample is left to begin."""
+        return self.begun == self.request.sampling.n
+
+    def begin(self) -> Row:
+        """The next sample, with nothing said yet."""
+        sample, request = self.begun, self.request
+        self.begun += 1
+        transcript = Transcript(
+            self._tokenizer,
+            self.limit,
+            sample=sample,
+            stop=request.sampling.stop,
+            processors=request.processors,
+            allowed=request.allowed,
+        )
+        return Row(self, transcript, generator(self._seed, "sample", sample))
 
 
-def _limit(lm: LM, request: Generation) -> int:
-    """Most tokens of a sample; raises `DoesNotFit`."""
-    prompt, context = len(request.prompt_ids), lm.context_length
-    if request.past is not None:
-        prompt += request.past.width
-    if not len(request.prompt_ids):
+@dataclass
+class Row:
+    """One sample that is being decoded."""
+
+    ticket: Ticket
+    transcript: Transcript
+    random: np.random.Generator
+
+    def advance(self, logits: np.ndarray, total: np.floating) -> None:
+        """Draw the next token; an error (a processor's, say) ends this request and no other."""
+        try:
+            self.ticket.unread.append(self.transcript.draw(logits, total, self.ticket.draw, self.random))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the token raises it
+            self.ticket.error = error
+
+    @property
+    def over(self) -> bool:
+        return self.transcript.finished or self.ticket.gone or self.ticket.error is not None
+
+
+def check(request: Generation, context: int, vocab: int, model: str) -> int:
+    """Most tokens of a sample; raises `InvalidParams`, `InvalidItems` or `DoesNotFit`."""
+    sampling, ids = request.sampling, np.asarray(request.prompt_ids, dtype=np.int64)
+    if sampling.n < 1 or request.batch < 1:
+        raise InvalidParams("n", f"is {sampling.n} with batch {request.batch}; both must be at least 1")
+    if not len(ids):
         raise InvalidParams("prompt_ids", "are empty: give at least a start token")
-    wanted = request.sampling.max_tokens
+    if ids.min() < 0 or ids.max() >= vocab:
+        raise InvalidItems("prompt_ids", f"must lie in [0, {vocab}), the vocabulary of {model!r}")
+    wanted = sampling.max_tokens
     if wanted is not None and wanted < 1:
         raise InvalidParams("max_tokens", f"is {wanted}; must be at least 1")
+    prompt = len(ids) + (0 if request.past is None else request.past.width)
     if prompt + (wanted or 1) > context:
         raise DoesNotFit(
-            f"{prompt} prompt tokens and {wanted or 1} new ones exceed the {context} tokens of model {lm.name!r}: "
+            f"{prompt} prompt tokens and {wanted or 1} new ones exceed the {context} tokens of model {model!r}: "
             "shorten the prompt or lower max_tokens",
             metadata={"prompt_tokens": prompt, "max_tokens": wanted or "", "context": context},
         )
     return wanted or context - prompt
-
-
-def _generate(lm: LM, request: Generation, draw: Draw, limit: int, call: Call) -> Iterator[Step]:
-    sampling = request.sampling
-    seed = call.seed if sampling.seed is None else sampling.seed
-    first, prompt = lm.prefill(request.prompt_ids, call, request.past)
-    first = first[None]
-    first_total = logsumexp(first)
-    batch = Batch(lm.network, min(request.batch, sampling.n), _capacity(prompt, limit))
-    rows: list[Transcript] = []
-    randoms: dict[int, np.random.Generator] = {}
-    waiting = iter(range(sampling.n))
-    exhausted = False
-    while True:
-        while not batch.full and not exhausted:
-            call.check()
-            if (sample := next(waiting, None)) is None:
-                exhausted = True
-                break
-            row = Transcript(
-                lm.tokenizer,
-                limit,
-                sample=sample,
-                stop=sampling.stop,
-                processors=request.processors,
-                allowed=request.allowed,
-            )
-            randoms[sample] = generator(seed, "sample", sample)
-            yield row.draw(first[0], first_total[0], draw, randoms[sample])
-            if not row.finished:
-                batch.join(prompt)
-                rows.append(row)
-        if not rows:
-            return
-        call.check()
-        logits = batch.step([row.generated[-1] for row in rows], call)
-        totals = logsumexp(logits)
-        for row, scores, total in zip(rows, logits, totals, strict=True):
-            yield row.draw(scores, total, draw, randoms[row.sample])
-        for place in reversed(range(len(rows))):
-            if rows[place].finished:
-                rows[place] = rows[batch.leave(place)]
-                rows.pop()
-
-
-def _capacity(prompt: KV, limit: int) -> int:
-    """Slots to begin with: all that are needed if few, else some, to grow later."""
-    return prompt.width + min(limit, 256)

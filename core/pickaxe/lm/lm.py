@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV
-from pickaxe.lm.generate import Generation, generate
+from pickaxe.lm.engine import Engine, EngineSettings
+from pickaxe.lm.generate import Generation
 from pickaxe.lm.network import CHUNK, Network, open_network
 from pickaxe.lm.sampling import logsumexp
 from pickaxe.lm.scoring import Normalise, TokenList, choose, score_tokens
@@ -32,10 +34,13 @@ class LM:
     Log-probabilities are natural.  Results for one item do not depend on what else is in the call.
     """
 
-    def __init__(self, name: str, network: Network, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, name: str, network: Network, tokenizer: Tokenizer, settings: EngineSettings | None = None
+    ) -> None:
         self.name = name
         self.network = network
         self.tokenizer = tokenizer
+        self.engine = Engine(name, network, tokenizer, settings or EngineSettings())
 
     @classmethod
     def open(
@@ -68,6 +73,10 @@ class LM:
     def digest(self) -> str:
         """Of the weights: equal for equal models."""
         return self.network.digest
+
+    def turn(self, call: Call | None) -> AbstractContextManager[None]:
+        """The model for one run, in the order of asking; for those who run `network` themselves."""
+        return self.engine.turns.taken(call)
 
     # ------------------------------------------------------------ reading
 
@@ -119,9 +128,10 @@ class LM:
         if bias is None and width > CHUNK:
             hidden, cache = self._read_long(given, counts, cache, rows, positions, contexts, call)
         else:
-            hidden, cache = self.network.read(
-                given, counts, cache, rows, positions=positions, bias=bias, contexts=contexts, call=call
-            )
+            with self.turn(call):
+                hidden, cache = self.network.read(
+                    given, counts, cache, rows, positions=positions, bias=bias, contexts=contexts, call=call
+                )
         if isinstance(logits_at, str) and logits_at == "none":
             return None, cache
         return self.network.logits(hidden, call).reshape(*shape, self.vocab_size), cache
@@ -147,21 +157,20 @@ class LM:
         hidden = np.empty((len(rows), self.network.architecture.width), self.network.dtype)
         owner, place = np.divmod(rows, ids.shape[1])
         for start in range(0, ids.shape[1], CHUNK):
-            if call is not None:
-                call.check()
             piece = ids[:, start : start + CHUNK]
             mine = (place >= start) & (place < start + piece.shape[1])
             local = owner[mine] * piece.shape[1] + place[mine] - start
             read = np.clip(counts - start, 0, piece.shape[1])
-            states, cache = self.network.read(
-                np.ascontiguousarray(piece),
-                read,
-                cache,
-                local,
-                positions=None if positions is None else positions[:, start : start + CHUNK],
-                contexts=contexts,
-                call=call,
-            )
+            with self.turn(call):
+                states, cache = self.network.read(
+                    np.ascontiguousarray(piece),
+                    read,
+                    cache,
+                    local,
+                    positions=None if positions is None else positions[:, start : start + CHUNK],
+                    contexts=contexts,
+                    call=call,
+                )
             hidden[mine] = states
         return hidden, cache
 
@@ -185,8 +194,16 @@ class LM:
     # ------------------------------------------------------------ sampling
 
     def generate(self, request: Generation, call: Call) -> Iterator[Step]:
-        """Draw continuations of a prompt; see `Generation` and `Step`.  Raises `DoesNotFit` at once."""
-        return generate(self, request, call)
+        """Draw continuations of a prompt; see `Generation` and `Step`.  Raises `DoesNotFit` at once.
+
+        Steps of all samples come as they are drawn, those of one sample in order.  Sample i depends on the seed
+        and i only.  Closing the iterator, or ending the call, stops within a step.
+        """
+        return _steps(self.generate_all([request], call))
+
+    def generate_all(self, requests: Sequence[Generation], call: Call) -> Generator[tuple[int, Step]]:
+        """The same for several prompts, decoded together: (number of the request, step)."""
+        return self.engine.generate(requests, call)
 
     # ------------------------------------------------------------ scoring
 
@@ -231,6 +248,12 @@ class LM:
         The highest is the model's choice.  The prompt is read once.
         """
         return choose(self, prompt_ids, continuations, call, normalise, batch_tokens)
+
+
+def _steps(numbered: Generator[tuple[int, Step]]) -> Iterator[Step]:
+    with closing(numbered):
+        for _, step in numbered:
+            yield step
 
 
 def _wanted(

@@ -62,6 +62,12 @@ class Network:
         return np.float16 if self.precision == "fp16" else np.float32
 
     @property
+    def token_bytes(self) -> int:
+        """Of the keys and values of one token."""
+        arch = self.architecture
+        return 2 * arch.layers * arch.kv_heads * arch.head_size * np.dtype(self.dtype).itemsize
+
+    @property
     def _shares_memory(self) -> bool:
         """Whether ONNX Runtime works on the arrays themselves and not on copies in a GPU."""
         return not self.runtime.is_cuda

@@ -38,29 +38,50 @@ class Draw:
 
     def distribution(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(ids, probabilities) that a token is drawn from, in order of ids: tempered, cut, normed (float64)."""
-        best = logits.max()
-        if best == -np.inf:
-            raise Unmet("every token is forbidden here: the logits processors contradict each other")
         if self.temperature == 0:
-            return np.array([np.argmax(logits)]), np.ones(1)
-        weights = np.exp((logits - best) / np.float32(self.temperature))
-        if self.top_p < 1:
-            ids = _nucleus(weights, self.top_k, self.top_p)
-        elif 0 < self.top_k < len(weights):
-            ids = _heaviest(weights, lambda candidates: len(candidates) >= self.top_k)[: self.top_k]
-        else:
-            ids = np.flatnonzero(weights)
-        ids = np.sort(ids)
+            return np.array([_best(logits)[0]]), np.ones(1)
+        weights = self._weights(logits)
+        ids = self._kept(weights)
         probabilities = weights[ids].astype(np.float64)
         return ids, probabilities / probabilities.sum()
 
     def token(self, logits: np.ndarray, random: np.random.Generator) -> int:
         """The id drawn by inverting the distribution at one uniform number (none is used up when greedy)."""
-        ids, probabilities = self.distribution(logits)
-        if len(ids) == 1:
-            return int(ids[0])
-        place = np.searchsorted(np.cumsum(probabilities), random.random(), side="right")
-        return int(ids[min(int(place), len(ids) - 1)])
+        if self.temperature == 0:
+            return _best(logits)[0]
+        weights = self._weights(logits)
+        if self.top_p == 1 and not 0 < self.top_k < len(weights):
+            return _inverted(weights, random.random())
+        ids = self._kept(weights)
+        return int(ids[_inverted(weights[ids], random.random() if len(ids) > 1 else 0.0)])
+
+    def _weights(self, logits: np.ndarray) -> np.ndarray:
+        """Tempered and not normed: the heaviest weighs 1."""
+        return np.exp((logits - _best(logits)[1]) / np.float32(self.temperature))
+
+    def _kept(self, weights: np.ndarray) -> np.ndarray:
+        """Ids that the cuts leave, in order."""
+        if self.top_p < 1:
+            return np.sort(_nucleus(weights, self.top_k, self.top_p))
+        if 0 < self.top_k < len(weights):
+            heaviest = _heaviest(weights, lambda candidates: len(candidates) >= self.top_k)
+            return np.sort(heaviest[: self.top_k])
+        return np.flatnonzero(weights)
+
+
+def _best(logits: np.ndarray) -> tuple[int, np.float32]:
+    """The first id with the highest logit, and that logit."""
+    place = int(np.argmax(logits))
+    if logits[place] == -np.inf:
+        raise Unmet("every token is forbidden here: the logits processors contradict each other")
+    return place, logits[place]
+
+
+def _inverted(weights: np.ndarray, uniform: float) -> int:
+    """Where the running sum of the weights passes this share of their total."""
+    sums = np.cumsum(weights, dtype=np.float64)
+    place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    return place if place < len(weights) else int(np.flatnonzero(weights)[-1])
 
 
 def _nucleus(weights: np.ndarray, top_k: int, share: float) -> np.ndarray:

@@ -15,7 +15,6 @@ from pickaxe.lm.sampling import logsumexp
 if TYPE_CHECKING:
     from pickaxe.call import Call
     from pickaxe.lm.lm import LM
-    from pickaxe.lm.network import Network
 
 TokenList = Sequence[int] | np.ndarray
 Normalise = Literal["none", "tokens", "bytes"]
@@ -29,7 +28,7 @@ def score_tokens(
     _check_fit(lm, arrays)
     results = [np.empty((3 if moments else 1, 0), np.float32)] * len(arrays)
     for group in _groups([len(tokens) for tokens in arrays], batch_tokens):
-        scored = _score_group(lm.network, [arrays[item] for item in group], call, moments)
+        scored = _score_group(lm, [arrays[item] for item in group], call, moments)
         for item, row in zip(group, scored, strict=True):
             results[item] = row
     return results
@@ -57,21 +56,21 @@ def _groups(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _score_group(network: Network, arrays: Sequence[np.ndarray], call: Call | None, moments: bool) -> list[np.ndarray]:
+def _score_group(lm: LM, arrays: Sequence[np.ndarray], call: Call | None, moments: bool) -> list[np.ndarray]:
     """All rows from their first token, in chunks whose borders are the same for every row and batch."""
     ids, lengths = pad(arrays)
+    network = lm.network
     cache = KV.empty(network.architecture, len(ids), ids.shape[1], network.dtype)
     parts: list[list[np.ndarray]] = [[] for _ in arrays]
     for start in range(0, ids.shape[1], CHUNK):
-        if call is not None:
-            call.check()
         piece = np.ascontiguousarray(ids[:, start : start + CHUNK])
         counts = np.clip(lengths - start, 0, piece.shape[1])
         wanted = np.clip(lengths - 1 - start, 0, piece.shape[1])  # nothing follows a row's last token
         rows = np.concatenate([row * piece.shape[1] + np.arange(count) for row, count in enumerate(wanted)])
         targets = np.concatenate([ids[row, start + 1 : start + 1 + count] for row, count in enumerate(wanted)])
-        hidden, cache = network.read(piece, counts, cache, rows, call=call)
-        scored = network.score(hidden, targets, call, moments=moments)
+        with lm.turn(call):
+            hidden, cache = network.read(piece, counts, cache, rows, call=call)
+            scored = network.score(hidden, targets, call, moments=moments)
         for row, values in enumerate(np.split(scored, np.cumsum(wanted)[:-1], axis=1)):
             parts[row].append(values)
     return [np.concatenate(row, axis=1) for row in parts]
@@ -109,8 +108,9 @@ def choose(
         wanted = counts - 1
         rows = np.concatenate([row * ids.shape[1] + np.arange(count) for row, count in enumerate(wanted)])
         targets = np.concatenate([ids[row, 1 : 1 + count] for row, count in enumerate(wanted)])
-        hidden, _ = lm.network.read(ids, counts, prompt.tile(len(group)), rows, call=call)
-        scored = lm.network.score(hidden, targets, call)[0].astype(np.float64)
+        with lm.turn(call):
+            hidden, _ = lm.network.read(ids, counts, prompt.tile(len(group)), rows, call=call)
+            scored = lm.network.score(hidden, targets, call)[0].astype(np.float64)
         for item, values in zip(group, np.split(scored, np.cumsum(wanted)[:-1]), strict=True):
             totals[item] += values.sum()
     if normalise == "tokens":
