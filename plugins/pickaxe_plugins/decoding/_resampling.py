@@ -146,7 +146,8 @@ def best(reward: np.ndarray) -> int:
 def false_positives_by_attempt(curves: Curves) -> list[dict[str, Any]]:
     """P(wrong | the first pass is attempt K) for K in bins [1], [2, 3], [4, 7] …
 
-    It rises with K where late passes are those of hard tasks.  `share` is the probability that the first pass falls into the bin; the rate is None where none can.
+    It rises with K where late passes are those of hard tasks.  `share` is the probability that the first pass falls
+    into the bin; the rate is None where none can.
     """
     top = len(curves.passed)
     passed, wrong = (np.concatenate([[0.0], curve]) for curve in (curves.passed, curves.false_positive))
