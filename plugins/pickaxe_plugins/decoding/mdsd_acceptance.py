@@ -153,25 +153,15 @@ class _Case:
 
 def _read(item: Item, row: int, n: int) -> _Case:
     """Raises `InvalidItems` naming the item."""
-    arrays = []
-    for name in ("target", "draft"):
-        value = item.get(name)
-        if not (isinstance(value, np.ndarray) and value.dtype.kind in "fiub"):
-            problem = "is missing" if value is None else "is no array of numbers"
-            raise InvalidItems(f"items[{row}].fields.{name}", f"{problem} (item {item.id!r})")
-        arrays.append(checked(value, f"items[{row}].fields.{name}"))
-    target, draft = arrays
+    target, draft = (checked(item.get(name), f"items[{row}].fields.{name}") for name in ("target", "draft"))
     if len(target) != len(draft):
         raise InvalidItems(
             f"items[{row}].fields.draft",
             f"has {len(draft)} tokens, target has {len(target)}; both must be over one vocabulary (item {item.id!r})",
         )
     given = item.get("n")
-    if given is not None:
-        whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
-        if not whole or not 1 <= given <= MOST_DRAFTS:  # type: ignore[operator]
-            raise InvalidItems(
-                f"items[{row}].fields.n", f"is {given!r}; must be in 1, …, {MOST_DRAFTS} (item {item.id!r})"
-            )
-        n = int(given)  # type: ignore[arg-type]
+    if isinstance(given, (int, np.integer)):
+        if not 1 <= given <= MOST_DRAFTS:
+            raise InvalidItems(f"items[{row}].fields.n", f"is {given}; must be in 1..{MOST_DRAFTS} (item {item.id!r})")
+        n = int(given)
     return _Case(target, draft, n, RatioOrder.of(target, draft))
