@@ -6,7 +6,7 @@ Weights are a flat dictionary by the names of `pickaxe.lm.weights.TensorSource`,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture, TensorSource, safetensors_name
 
 Weights = Mapping[str, Any]
+KeyValue = tuple[Any, Any]
+"""Keys and values of one layer."""
 
 
 def shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -64,6 +66,23 @@ def hidden_states(weights: Weights, architecture: Architecture, ids: Any, noise:
 
     Attention is causal: padding on the right changes nothing before it.
     """
+    return read(weights, architecture, ids, noise=noise)[0]
+
+
+def read(
+    weights: Weights,
+    architecture: Architecture,
+    ids: Any,
+    *,
+    noise: Any = 0.0,
+    given: Sequence[KeyValue] | None = None,
+) -> tuple[Any, list[KeyValue]]:
+    """Hidden states as `hidden_states` has them, and every layer's keys and values (B, T, kv_heads, head_size).
+
+    Keys are those that the layer projects: before its key norm, where it has one, and before rotary.  With `given`,
+    keys and values of that form for every layer, they are read in place of the model's own: the token at t sees
+    those up to t, and the queries and all else are the model's.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -77,22 +96,35 @@ def hidden_states(weights: Weights, architecture: Architecture, ids: Any, noise:
             y = y + weights[layer + part + "_bias"]
         return y.reshape(rows, length, -1, architecture.head_size)
 
-    def attend(x: Any, layer: str) -> Any:
-        q, k, v = (project(x, layer, part) for part in "qkv")
+    def attend(x: Any, index: int) -> tuple[Any, KeyValue]:
+        layer = f"layers.{index}."
+        q = project(x, layer, "q")
+        k, v = (project(x, layer, "k"), project(x, layer, "v")) if given is None else given[index]
+        normed = normed_keys(weights, architecture, index, k)
         if architecture.qk_norm:
-            q, k = _norm(q, weights[layer + "q_norm"], architecture), _norm(k, weights[layer + "k_norm"], architecture)
-        q, k = (_rotate(part, *turn, architecture.rope_interleaved) for part in (q, k))
-        read = jax.nn.dot_product_attention(q, k, v, is_causal=True)
-        return read.reshape(rows, length, -1) @ weights[layer + "o"].T
+            q = _norm(q, weights[layer + "q_norm"], architecture)
+        q, turned = (_rotate(part, *turn, architecture.rope_interleaved) for part in (q, normed))
+        attended = jax.nn.dot_product_attention(q, turned, v, is_causal=True)
+        return attended.reshape(rows, length, -1) @ weights[layer + "o"].T, (k, v)
 
     x = weights["embedding"][ids] + noise
+    seen: list[KeyValue] = []
     for index in range(architecture.layers):
         layer = f"layers.{index}."
-        x = x + attend(_norm(x, weights[layer + "attention_norm"], architecture), layer)
+        attended, pair = attend(_norm(x, weights[layer + "attention_norm"], architecture), index)
+        x = x + attended
+        seen.append(pair)
         h = _norm(x, weights[layer + "mlp_norm"], architecture)
         gated = jax.nn.silu(h @ weights[layer + "gate"].T) * (h @ weights[layer + "up"].T)
         x = x + gated @ weights[layer + "down"].T
-    return _norm(jnp.asarray(x), weights["norm"], architecture)
+    return _norm(jnp.asarray(x), weights["norm"], architecture), seen
+
+
+def normed_keys(weights: Weights, architecture: Architecture, layer: int, keys: Any) -> Any:
+    """Projected keys (…, head_size) of a layer as its key norm leaves them: the same where it has none."""
+    if not architecture.qk_norm:
+        return keys
+    return _norm(keys, weights[f"layers.{layer}.k_norm"], architecture)
 
 
 def logits(weights: Weights, hidden: Any) -> Any:

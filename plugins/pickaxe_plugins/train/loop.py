@@ -1,4 +1,4 @@
-"""The training loop: weighted cross-entropy, AdamW on a cosine schedule, exact resume."""
+"""Training on texts: the weighted cross-entropy of chosen tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-import pickaxe
 from pickaxe import ArtifactWriter, Progress
 from pickaxe.errors import InvalidItems
 from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture
 from pickaxe_plugins.train import llama
+from pickaxe_plugins.train.descent import Loss, Shuffle, adamw, descend
 from pickaxe_plugins.train.settings import Recipe
 
 ROOM = 32
@@ -51,26 +51,20 @@ def train(
     Which texts a step sees, and its noise, depend on (seed, step) alone.  Every `recipe.checkpoint` steps
     everything is written to `out`; a fit that was interrupted goes on from there to the same weights, bit by bit.
     """
-    jax = require("jax", extra="train")
-    per_epoch = math.ceil(len(texts) / recipe.batch)
-    steps = recipe.epochs * per_epoch
-    optimiser, update = _compiled(architecture, recipe, steps)
-    state = dict(weights), optimiser.init(dict(weights))
-    saved = _Checkpoint(out)
-    start, state = saved.restore(state)
-    order = np.empty(0, np.int64)
-    for step in range(start, steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0 or step == start:
-            order = pickaxe.generator(seed, "order", epoch).permutation(len(texts))
-        rows = order[place * recipe.batch : (place + 1) * recipe.batch]
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        *state, loss = update(*state, batch([texts[row] for row in rows], recipe.batch), key)
-        if (step + 1) % recipe.checkpoint == 0 and step + 1 < steps:
-            saved.keep(tuple(state), step + 1)
-        yield Progress(stage, step + 1, steps, {"loss": float(loss)})
-    saved.remove()
-    return {name: np.asarray(array) for name, array in state[0].items()}
+    shuffle = Shuffle(len(texts), recipe.batch, seed)
+    steps = recipe.epochs * shuffle.per_epoch
+    trained: dict[str, np.ndarray] = yield from descend(
+        _noisy_loss(architecture, recipe.noise),
+        adamw(recipe, steps),
+        dict(weights),
+        lambda step: batch([texts[row] for row in shuffle.rows(step)], recipe.batch),
+        steps,
+        out,
+        seed=seed,
+        stage=stage,
+        checkpoint=recipe.checkpoint,
+    )
+    return trained
 
 
 def mean_loss(
@@ -119,24 +113,19 @@ def _loss(architecture: Architecture, weights: llama.Weights, given: Mapping[str
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(architecture: Architecture, recipe: Recipe, steps: int) -> tuple[Any, Callable[..., Any]]:
-    """The optimiser, and one step: (weights, its state, batch, key) -> (weights, state, loss)."""
-    jax, optax = require("jax", extra="train"), require("optax", extra="train")
-    warmup = min(recipe.warmup, steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(recipe.rate / (warmup + 1), recipe.rate, warmup, steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adamw(schedule, weight_decay=recipe.decay))
+def _noisy_loss(architecture: Architecture, alpha: float) -> Loss:
+    """The loss of a training step, with NEFTune's noise on the embeddings (arXiv 2310.05914)."""
+    jax = require("jax", extra="train")
 
-    def update(weights: Any, state: Any, given: Mapping[str, Any], key: Any) -> tuple[Any, Any, Any]:
+    def loss(weights: llama.Weights, given: Mapping[str, Any], key: Any) -> tuple[Any, Mapping[str, Any]]:
         noise: Any = 0.0
-        if recipe.noise:
+        if alpha:
             shape = (*given["ids"].shape, architecture.width)
-            reach = recipe.noise / jax.numpy.sqrt(given["lengths"] * architecture.width)
+            reach = alpha / jax.numpy.sqrt(given["lengths"] * architecture.width)
             noise = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) * reach[:, None, None]
-        loss, slope = jax.value_and_grad(lambda each: _loss(architecture, each, given, noise))(weights)
-        change, state = optimiser.update(slope, state, weights)
-        return optax.apply_updates(weights, change), state, loss
+        return _loss(architecture, weights, given, noise), {}
 
-    return optimiser, jax.jit(update, donate_argnums=(0, 1))
+    return loss
 
 
 @functools.lru_cache(maxsize=4)
@@ -144,38 +133,3 @@ def _evaluation(architecture: Architecture) -> Callable[..., Any]:
     jax = require("jax", extra="train")
     function: Callable[..., Any] = jax.jit(lambda weights, given: _loss(architecture, weights, given, 0.0))
     return function
-
-
-class _Checkpoint:
-    """Weights and optimiser state in the unfinished artifact."""
-
-    STAGE = "checkpoint"
-
-    def __init__(self, out: ArtifactWriter) -> None:
-        self._out = out
-
-    def restore(self, fresh: tuple[Any, Any]) -> tuple[int, tuple[Any, Any]]:
-        """Steps done, and the state after them; the fresh state if there is none."""
-        step = int(self._out.stage_notes(self.STAGE)["step"]) if self._out.done(self.STAGE) else 0
-        if not step or not self._file(step).is_file():  # gone when the training had ended, but not what follows
-            return 0, fresh
-        tree = require("jax", extra="train").tree_util
-        arrays = require("safetensors.numpy", extra="cpu").load_file(str(self._file(step)))
-        leaves, form = tree.tree_flatten(fresh)
-        return step, tree.tree_unflatten(form, [arrays[str(place)] for place in range(len(leaves))])
-
-    def keep(self, state: tuple[Any, Any], step: int) -> None:
-        """Write a new file, enter it, then drop the one before: one of them is whole at any time."""
-        leaves = require("jax", extra="train").tree_util.tree_leaves(state)
-        arrays = {str(place): np.asarray(leaf) for place, leaf in enumerate(leaves)}
-        require("safetensors.numpy", extra="cpu").save_file(arrays, str(self._file(step)))
-        self._out.finish(self.STAGE, step=step)
-        self.remove(but=step)
-
-    def remove(self, but: int | None = None) -> None:
-        for path in self._out.path.glob("checkpoint-*.safetensors"):
-            if but is None or path != self._file(but):
-                path.unlink()
-
-    def _file(self, step: int) -> Any:
-        return self._out.file(f"checkpoint-{step}.safetensors")

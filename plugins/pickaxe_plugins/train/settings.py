@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import pydantic
 from pydantic import Field
 
@@ -12,20 +14,17 @@ GRAIN = 32
 """Widths are multiples of it: blocks of so many weights share a scale when they are stored in 8 bits."""
 
 
-class Net(pickaxe.Params):
-    """A new Llama-shaped network."""
+class Shape(pickaxe.Params):
+    """The size of a new Llama-shaped network."""
 
     layers: int = Field(default=4, ge=1, description="Layers.")
     width: int = Field(default=128, ge=GRAIN, multiple_of=GRAIN, description="Size of the hidden states.")
     heads: int = Field(default=4, ge=1, description="Attention heads; width / heads is a multiple of 8.")
     kv_heads: int = Field(default=2, ge=1, description="Heads of keys and values, which divide the heads.")
-    vocab: int = Field(
-        default=512, ge=257, description="Most tokens of the byte-pair vocabulary learned from the examples."
-    )
     context: int = Field(default=2048, ge=16, description="Most tokens it reads.")
 
     @pydantic.model_validator(mode="after")
-    def _divides(self) -> Net:
+    def _divides(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
         if self.width % (8 * self.heads):
@@ -45,6 +44,14 @@ class Net(pickaxe.Params):
             context=self.context,
             tied=True,
         )
+
+
+class Net(Shape):
+    """A new Llama-shaped network with a vocabulary of its own."""
+
+    vocab: int = Field(
+        default=512, ge=257, description="Most tokens of the byte-pair vocabulary learned from the examples."
+    )
 
 
 class Recipe(pickaxe.Params):
