@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from mdsd_cases import LAWS, pairs, sequences
 from scipy.optimize import linprog
 
 import pickaxe
@@ -21,40 +21,11 @@ from pickaxe_plugins.decoding._speculation.multidraft import (
     RatioOrder,
     greedy_optimum,
     greedy_recursive,
-    greedy_rest,
     most_probable,
 )
 from pickaxe_plugins.decoding._speculation.transport import Distribution, KSequential
 
-LAWS: tuple[Law, ...] = get_args(Law)
 PREFIX_LAWS: tuple[Literal["without", "with"], ...] = ("without", "with")
-
-
-def pairs(size: int, count: int = 6) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Random targets and drafts from flat to peaked, some with holes."""
-    random = np.random.default_rng(size)
-    for place in range(count):
-        target, draft = random.dirichlet(np.full(size, (2.0, 0.5, 0.1)[place % 3]), 2)
-        if place % 2:
-            target[0] = draft[-1] = 0.0
-        yield target / target.sum(), draft / draft.sum()
-
-
-def sequences(law: Law, draft: np.ndarray, n: int) -> dict[tuple[int, ...], float]:
-    """The law's probability of every sequence of drafts."""
-    support = np.flatnonzero(draft).tolist()
-    if law == "with":
-        return {drafts: float(np.prod(draft[list(drafts)])) for drafts in product(support, repeat=n)}
-    n = min(n, len(support))
-    if law == "greedy":
-        top, rest = greedy_rest(draft, n)
-        return {(*top.tolist(), last): float(rest[last]) for last in np.flatnonzero(rest).tolist()}
-    found = {}
-    for drafts in product(support, repeat=n):
-        if len(set(drafts)) == n:
-            beside = [1.0 if not i else float(np.delete(draft, drafts[:i]).sum()) for i in range(n)]
-            found[drafts] = float(np.prod(draft[list(drafts)] / beside))
-    return found
 
 
 def sets(law: Law, draft: np.ndarray, n: int) -> dict[frozenset[int], float]:
