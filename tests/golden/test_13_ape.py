@@ -55,6 +55,39 @@ def test_attention_over_contexts(case: dict[str, Any], tmp_path: Path) -> None:
     np.testing.assert_allclose(found.ravel(), expected["attention_output"], atol=TOLERANCE["attention_output"], rtol=0)
 
 
+def test_the_share_of_contexts(tmp_path: Path) -> None:
+    """w = sigmoid(S T L - L_o) lies in (0, 1) and grows with S exactly where L is positive."""
+    heads, size, past, query = 4, 8, 7, 5
+    architecture = Architecture(1, heads * size, heads, heads, size, 1, 1, 64)
+    random = np.random.default_rng(0)
+    kept, new = (1, heads, past + query, size), (1, query, heads * size)
+    mask = np.arange(past) >= 2
+    keys, asked, own = random.standard_normal(kept), random.standard_normal(new), random.standard_normal(new)
+    keys -= 0.7 * asked.reshape(query, heads, size).mean(0)[:, None]  # so that L has both signs
+    session = attention(architecture, tmp_path)
+
+    def share(scale: float) -> np.ndarray:
+        """w (query, heads): what comes out when context values are 1 and all others 0."""
+        feeds = {
+            "position_ids": np.zeros((1, query), np.int64),
+            "past_key.0": keys,
+            "past_value.0": np.broadcast_to(np.pad(mask, (0, query))[:, None], kept),
+            "query": asked,
+            "key": own,
+            "value": np.zeros(new),
+            **Contexts(mask, 0.8, scale).feeds(np.array([past]), query, past + query, architecture),
+        }
+        given = {name: value if value.dtype == np.int64 else value.astype(np.float32) for name, value in feeds.items()}
+        return session.run(["layers.0.attended"], given)[0].reshape(query, heads, size)[..., 0]
+
+    scores = np.einsum("qhd,hkd->qhk", asked.reshape(query, heads, size), keys[0, :, :past][:, mask]) / np.sqrt(size)
+    total = np.log(np.exp(scores / 0.8).sum(-1))
+    assert len(set(np.sign(total).ravel())) == 2
+    low, high = share(0.6), share(1.2)
+    assert ((low > 0) & (low < 1) & (high > 0) & (high < 1)).all()
+    np.testing.assert_array_equal(np.sign(high - low), np.sign(total))
+
+
 def shape_of(inputs: dict[str, Any]) -> Architecture:
     heads, kv_heads, size = inputs["num_heads"], inputs["num_kv_heads"], inputs["head_dim"]
     return Architecture(1, heads * size, heads, kv_heads, size, 1, 1, 64, rope_base=inputs["rope_base"])

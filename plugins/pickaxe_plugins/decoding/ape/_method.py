@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from pickaxe import Call, Chunk, Example, InputField, Item, Items, Method, Progress, Prompt
+from pickaxe import Call, Chunk, Example, InputField, Item, Method, Progress, Prompt
 from pickaxe.artifact import ArtifactWriter
-from pickaxe.errors import InvalidItems, Unmet
+from pickaxe.errors import Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.lm import LM, LMParams
 from pickaxe_plugins.decoding.ape._answer import in_order, over_contexts
@@ -111,9 +111,9 @@ class Ape(Method[Params]):
             left -= count
 
     @hookimpl
-    def fit(self, examples: Items, validation: Items, out: ArtifactWriter, call: Call) -> Iterator[Progress]:
-        if not examples:
-            raise InvalidItems("examples", "are empty: fit tries settings on questions with contexts and answers")
+    def fit(
+        self, examples: Iterable[Item], validation: Iterable[Item] | None, out: ArtifactWriter, call: Call
+    ) -> Iterator[Progress]:
         lm = self.host.lm(self.params.model, self.params.precision)
         yield from search(lm, self.params, examples, validation, out, call)
 

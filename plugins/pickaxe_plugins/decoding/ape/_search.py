@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pickaxe import Call, Item, Items, Progress, Prompt, Sampling
+from pickaxe import Call, Item, Progress, Prompt, Sampling
 from pickaxe.artifact import ArtifactWriter
 from pickaxe.errors import InvalidItems, Violation
 from pickaxe.lm import LM, Contexts, logsumexp
@@ -37,11 +37,18 @@ class Question:
 
 
 def search(
-    lm: LM, params: Params, examples: Items, validation: Items, out: ArtifactWriter, call: Call
+    lm: LM,
+    params: Params,
+    examples: Iterable[Item],
+    validation: Iterable[Item] | None,
+    out: ArtifactWriter,
+    call: Call,
 ) -> Iterator[Progress]:
     """T with S = 1, then S with the best T; of equal values the one nearest to 1.  Writes `settings.json`."""
     questions = _questions(examples, "examples", lm, params)
-    held_out = _questions(validation, "validation", lm, params)
+    if not questions:
+        raise InvalidItems("examples", "are empty: fit tries settings on questions with contexts and answers")
+    held_out = _questions(validation or (), "validation", lm, params)
     grid = sorted(params.grid, key=lambda value: abs(value - 1))
     best, report = {"temperature": 1.0, "scale": 1.0}, {}
     for stage in best:
@@ -105,30 +112,28 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _questions(items: Items, name: str, lm: LM, params: Params) -> list[Question]:
-    """Raises `InvalidItems` naming everything that is missing."""
-    wrong = []
+def _questions(items: Iterable[Item], name: str, lm: LM, params: Params) -> list[Question]:
+    """Raises `InvalidItems` naming everything that is empty."""
+    wrong, found = [], []
     for row, item in enumerate(items):
-        contexts, answer = item.get("contexts"), item.get("answer")
-        if not isinstance(item.text, str):
-            wrong.append(Violation(f"{name}[{row}].text", "is missing: it is the query"))
-        if not isinstance(contexts, (tuple, list)) or not any(str(text).strip() for text in contexts):
-            wrong.append(Violation(f"{name}[{row}].fields.contexts", "is missing or empty: it holds the contexts"))
-        if not isinstance(answer, str) or not lm.tokenizer.encode(answer):
-            wrong.append(Violation(f"{name}[{row}].fields.answer", "is missing or empty: it is the right answer"))
+        contexts, answer = item.fields["contexts"], lm.tokenizer.encode(str(item.fields["answer"]))
+        assert isinstance(contexts, (tuple, list))
+        if not any(text.strip() for text in contexts):
+            wrong.append(Violation(f"{name}[{row}].fields.contexts", "are empty: nothing is attended to"))
+        if not answer:
+            wrong.append(Violation(f"{name}[{row}].fields.answer", "is empty: it is what settings are judged by"))
+        if not wrong:
+            found.append(_question(item, contexts, answer, lm, params))
     if wrong:
         raise InvalidItems(wrong)
-    return [_question(item, lm, params) for item in items]
+    return found
 
 
-def _question(item: Item, lm: LM, params: Params) -> Question:
-    contexts, text = item.fields["contexts"], str(item.fields["answer"])
-    assert isinstance(contexts, (tuple, list))
-    answer = lm.tokenizer.encode(text)
+def _question(item: Item, contexts: Sequence[str], answer: list[int], lm: LM, params: Params) -> Question:
     prompt = Prompt(
         item.text,
-        context=tuple(Item(str(place), each) for place, each in enumerate(contexts)),
+        context=tuple(Item(str(place), text) for place, text in enumerate(contexts)),
         sampling=Sampling(max_tokens=len(answer) + BEYOND, temperature=0, stop=("\n",)),
         fields={"prefix": item.fields["prefix"]} if "prefix" in item.fields else {},
     )
-    return Question(read_asked([prompt], lm, params, 0)[0], answer, text)
+    return Question(read_asked([prompt], lm, params, 0)[0], answer, str(item.fields["answer"]))
