@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def test_without_a_loss_more_attempts_never_harm(counts: Counts) -> None:
 def test_reward_and_best_number_fall_with_the_loss(counts: Counts, losses: list[float]) -> None:
     curves = exact_curves(counts, int(counts.n[0]))
     rewards = [curves.reward(Stakes(wrong=loss)) for loss in sorted(losses, reverse=True)]
-    for less, more in zip(rewards, rewards[1:], strict=False):
+    for less, more in pairwise(rewards):
         assert np.all(more <= less + 1e-12)
         assert best(more) <= best(less)
 
@@ -256,7 +256,7 @@ def test_arrays_and_statuses_say_the_same_as_counts() -> None:
     passed = np.array([True, True, False, True])
     right = np.array([True, False, False, True])
     words = [tuple("pass" if each else "fail" for each in judged) for judged in (passed, right)]
-    ways = (
+    ways: tuple[dict[str, Any], ...] = (
         {"verifier": passed, "truth": right},
         {"base_status": words[0], "plus_status": words[1]},
         {"n": 4, "v": 3, "g": 2, "u": 2},
