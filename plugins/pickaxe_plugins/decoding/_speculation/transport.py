@@ -159,8 +159,8 @@ def smallest_rho(target: np.ndarray, draft: np.ndarray, k: int, tolerance: float
         return 1.0
     whole = float(draft.sum())
     while high - low > tolerance * high:
-        below = (target < rho * draft).astype(np.float64)
-        a, b = whole - float(draft @ below), float(target @ below)
+        below = target < rho * draft  # sums, not dot products: those start threads, which costs more here
+        a, b = whole - float((draft * below).sum()), float((target * below).sum())
         if _excess(a, b, k, rho) >= (-_NOTHING if rho == 1 else 0):
             high = rho
         else:
