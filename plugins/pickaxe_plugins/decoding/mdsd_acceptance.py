@@ -20,7 +20,7 @@ from pickaxe_plugins.decoding._speculation.multidraft import (
     greedy_optimum,
     greedy_recursive,
 )
-from pickaxe_plugins.decoding._speculation.multiverify import Rule, fits
+from pickaxe_plugins.decoding._speculation.multiverify import PAIRS, Rule
 from pickaxe_plugins.decoding._speculation.transport import Distribution, KSequential, checked
 
 MOST_DRAFTS = 16
@@ -40,7 +40,7 @@ class Params(pickaxe.Params):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Params:
-        if self.verify != "auto" and not fits(self.law, self.verify):
+        if self.verify != "auto" and (self.law, self.verify) not in PAIRS:
             raise ValueError(f"verify={self.verify} does not fit drafts of law={self.law}")
         if self.samples == 1:
             raise ValueError("samples=1 gives no standard error: take more, or 0")

@@ -14,11 +14,26 @@ from typing import Literal
 
 import numpy as np
 
-from pickaxe_plugins.decoding._speculation.multidraft import Law, most_probable
+from pickaxe_plugins.decoding._speculation.multidraft import (
+    Law,
+    RatioOrder,
+    greedy_optimum,
+    greedy_recursive,
+    most_probable,
+)
 from pickaxe_plugins.decoding._speculation.transport import Distribution, KSequential
 
 Rule = Literal["greedy_optimal", "rrs", "k_sequential"]
 """How drafts are verified."""
+
+PAIRS: tuple[tuple[Law, Rule], ...] = (
+    ("greedy", "greedy_optimal"),
+    ("greedy", "rrs"),
+    ("without", "rrs"),
+    ("with", "k_sequential"),
+    ("with", "rrs"),
+)
+"""Laws with the rules that can verify their drafts, a law's best first."""
 
 _NOTHING = 1e-15
 
@@ -54,7 +69,7 @@ def _distinct(weights: np.ndarray, n: int, random: np.random.Generator) -> list[
 
 
 def trial(law: Law, rule: Rule, target: Distribution, draft: Distribution, drafts: Sequence[int]) -> Trial:
-    """The rule's trial of drafts that were drawn by the law; see `fits` for the pairs that there are."""
+    """The rule's trial of drafts that were drawn by the law; both make one of `PAIRS`."""
     if rule == "k_sequential":
         return Sequential(target, draft, drafts)
     if rule == "greedy_optimal":
@@ -64,9 +79,22 @@ def trial(law: Law, rule: Rule, target: Distribution, draft: Distribution, draft
     return Recursive(target, draft, drafts, distinct=law == "without")
 
 
-def fits(law: Law, rule: Rule) -> bool:
-    """Whether the rule can verify drafts of this law."""
-    return rule == "rrs" or law == {"greedy_optimal": "greedy", "k_sequential": "with"}[rule]
+def acceptance(
+    law: Law, rule: Rule, target: np.ndarray, draft: np.ndarray, n: int, samples: int, random: np.random.Generator
+) -> float:
+    """Probability that one of n drafts is accepted, distributions being (V,) over the same tokens.
+
+    Exact but for distinct drafts where their sequences are many: then estimated from so many `samples`.
+    """
+    if law == "greedy":
+        return (greedy_optimum if rule == "greedy_optimal" else greedy_recursive)(target, draft, n)
+    if rule == "k_sequential":
+        return KSequential(Distribution(target), Distribution(draft), n).acceptance
+    order = RatioOrder.of(target, draft)
+    if law == "with":
+        return order.recursive_with(n)
+    exact = order.recursive_without(n)
+    return order.estimated_without(n, samples, random)[0] if exact is None else exact
 
 
 class Trial(ABC):
