@@ -313,6 +313,11 @@ class Binding:
         self._kept[name] = value  # the native binding does not own a shared array
         self._io.bind_ortvalue_input(name, value)
 
+    def target(self, name: str, value: OrtValue) -> None:
+        """Tie another tensor to an output."""
+        self._kept[name] = value
+        self._io.bind_ortvalue_output(name, value)
+
     def run(self, call: Call | None = None) -> None:
         with self.session._loaded(), self.session._running_for(call) as options:
             self._inner.run_with_iobinding(self._io, options)

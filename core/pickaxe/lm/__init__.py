@@ -2,6 +2,7 @@
 
 from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV, rotate
+from pickaxe.lm.engine import EngineSettings
 from pickaxe.lm.generate import Generation
 from pickaxe.lm.lm import LM
 from pickaxe.lm.processors import (
@@ -21,6 +22,7 @@ __all__ = [
     "LM",
     "Contexts",
     "Draw",
+    "EngineSettings",
     "FollowTrie",
     "Generation",
     "LMParams",

@@ -15,6 +15,7 @@ from pickaxe.extras import require
 
 if TYPE_CHECKING:
     from pickaxe.lm.weights import Architecture
+    from pickaxe.session import Binding, Session
 
 Tensors = list[np.ndarray]
 """Key and value of layer 0, key and value of layer 1, …: (rows, kv_heads, capacity, head_size) each."""
@@ -29,6 +30,8 @@ class _Buffer:
         self.lock = threading.RLock()
         self.native: list[Any] | None = None
         """The tensors as ONNX Runtime's values; on a GPU these are copies."""
+        self.bindings: dict[Any, Binding] = {}
+        """The native values tied to the graphs that ran on them, by session."""
         self.stale = False
         """The native values hold tokens that the tensors lack."""
 
@@ -101,6 +104,13 @@ class KV:
             if self._buffer.native is None:
                 self._buffer.native = [make(tensor) for tensor in self._buffer.tensors]
             return self._buffer.native
+
+    def bound(self, session: Session, bind: Callable[[], Binding]) -> Binding:
+        """What ties the memory to a graph, made once: tying takes as long as a tenth of a short run."""
+        with self._buffer.lock:
+            if session not in self._buffer.bindings:
+                self._buffer.bindings[session] = bind()
+            return self._buffer.bindings[session]
 
     def written_apart(self) -> None:
         """Say that the native values, which do not share the tensors' memory, were written to."""

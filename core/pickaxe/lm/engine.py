@@ -108,6 +108,7 @@ class Engine:
                 done = [ticket.finished for _, ticket in going]  # before its steps are taken: none comes after
                 for number, ticket in going:
                     while ticket.unread:
+                        call.check()
                         yield number, ticket.unread.popleft()
                     if ticket.error is not None:
                         raise ticket.error

@@ -14,6 +14,7 @@ from pickaxe.errors import InvalidParams
 from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV
 from pickaxe.lm.graph import FORMAT, Precision, build
+from pickaxe.lm.pace import Graph
 from pickaxe.lm.weights import Architecture, open_checkpoint
 from pickaxe.onnx_runtime import operator_takes
 from pickaxe.tokenizers import Tokenizer
@@ -21,7 +22,7 @@ from pickaxe.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from pickaxe.call import Call
     from pickaxe.models import ModelStore
-    from pickaxe.session import Runtime, Session
+    from pickaxe.session import Binding, Runtime, Session
 
 SPARE = 128
 """Tokens of free room per row that a grown cache gets beyond what the step needs."""
@@ -45,16 +46,16 @@ class Network:
     ragged: bool
 
     @functools.cached_property
-    def _body(self) -> Session:
-        return self.runtime.open(self.folder / "body.onnx")
+    def _body(self) -> Graph:
+        return Graph(self.runtime, self.folder / "body.onnx")
 
     @functools.cached_property
-    def _biased(self) -> Session:
-        return self.runtime.open(self.folder / "biased.onnx")
+    def _biased(self) -> Graph:
+        return Graph(self.runtime, self.folder / "biased.onnx")
 
     @functools.cached_property
-    def _over_contexts(self) -> Session:
-        return self.runtime.open(self.folder / "contexts.onnx")
+    def _over_contexts(self) -> Graph:
+        return Graph(self.runtime, self.folder / "contexts.onnx")
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -99,7 +100,7 @@ class Network:
         uneven = (len(ids) > 1 and ids.shape[1] > 1) or (counts != ids.shape[1]).any()
         if not self.ragged and uneven and past.width:
             return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
-        session = self._body if bias is None else self._biased
+        graph = self._body if bias is None else self._biased
         longer = past.extended(counts, past.width + ids.shape[1], SPARE)
         total = past.width + ids.shape[1]
         feeds: dict[str, np.ndarray] = {
@@ -113,7 +114,7 @@ class Network:
             feeds["query_seqlens"] = counts.astype(np.int32)
         if bias is not None:
             feeds["attention_bias"] = np.ascontiguousarray(bias, dtype=self.dtype)
-        return self._run(session, feeds, longer, call), longer
+        return self._run(graph, feeds, longer, call), longer
 
     def _read_over_contexts(
         self,
@@ -134,18 +135,26 @@ class Network:
         }
         return self._run(self._over_contexts, feeds, longer, call), longer
 
-    def _run(self, session: Session, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
+    def _run(self, graph: Graph, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
         """Run with past and present in the memory of `cache`; returns the hidden states."""
-        tensors = cache.native(session.ort_value)
         hidden = np.empty((len(feeds["rows"]), self.architecture.width), self.dtype)
-        target = session.ort_value(hidden)
-        given = dict(zip(self._cache_names("past"), tensors, strict=True))
-        written = dict(zip(self._cache_names("present"), tensors, strict=True))
-        session.bind({**feeds, **given}, {"hidden": target, **written}).run(call)
+        with graph.fastest(feeds["input_ids"].size) as session:
+            target = session.ort_value(hidden)
+            binding = cache.bound(session, lambda: self._bind(session, cache))
+            for name, value in feeds.items():
+                binding.feed(name, value)
+            binding.target("hidden", target)
+            binding.run(call)
         if not self._shares_memory:
             cache.written_apart()
             hidden[...] = target.numpy()
         return hidden
+
+    def _bind(self, session: Session, cache: KV) -> Binding:
+        tensors = cache.native(session.ort_value)
+        given = dict(zip(self._cache_names("past"), tensors, strict=True))
+        written = dict(zip(self._cache_names("present"), tensors, strict=True))
+        return session.bind(given, written)
 
     def _cache_names(self, time: str) -> list[str]:
         layers = range(self.architecture.layers)
