@@ -61,10 +61,11 @@ class Run:
 def read_runs(items: Sequence[Item], where: str) -> list[Run]:
     """The groups of a run in order of their names; raises `InvalidItems` naming item and field."""
     members: dict[str, list[int]] = {}
-    numbers = np.empty((len(items), 4), np.int64)
+    counts = []
     for row, item in enumerate(items):
-        numbers[row] = _Place(item, f"{where}[{row}]").counts()
+        counts.append(_Place(item, f"{where}[{row}]").counts())
         members.setdefault(str(item.fields.get("group", ALL)), []).append(row)
+    numbers = np.array(counts, np.int64).reshape(-1, len(_COUNTS))
     runs = []
     for group, rows in sorted(members.items()):
         ids = np.array([items[row].id for row in rows], object)
