@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pickaxe.encoder import Encoder
     from pickaxe.fasttext_model import FastText
     from pickaxe.handle import DecoderHandle, RerankerHandle, RetrieverHandle, ScorerHandle
-    from pickaxe.lm import LM
+    from pickaxe.lm import LM, EngineSettings
     from pickaxe.models import ModelStore
     from pickaxe.params import MethodRef
     from pickaxe.session import Runtime
@@ -36,12 +36,14 @@ class Host:
         device: str = "auto",
         threads: int = 0,
         memory_budget: int | None = None,
+        engine: EngineSettings | None = None,
         models: Path | None = None,
         state: Path | None = None,
         resources: Mapping[str, Path] | None = None,
         artifacts: Path | None = None,
     ) -> None:
-        self._shared = _Shared(device, threads, memory_budget, models, state, dict(resources or {}), artifacts)
+        """`engine` bounds each language model; the other arguments are those of `Runtime` and directories."""
+        self._shared = _Shared(device, threads, memory_budget, engine, models, state, dict(resources or {}), artifacts)
         self._chain: tuple[tuple[str, str], ...] = ()
         self._parent: Host = self
         self.references: dict[str, list[dict[str, Any]]] = {}
@@ -119,7 +121,7 @@ class Host:
         self._check_model(name)
         return self._shared.once(
             ("lm", name, precision, layers),
-            lambda: LM.open(self.models, self.runtime, name, precision=precision, layers=layers),
+            lambda: LM.open(self.models, self.runtime, name, precision, layers, self._shared.engine),
         )
 
     def lm_at(self, path: Path, precision: str = "auto") -> LM:
@@ -130,7 +132,7 @@ class Host:
         mark = status.st_ino, status.st_mtime_ns
         return self._shared.once(
             ("lm at", str(path), mark, precision),
-            lambda: LM.open(self.models, self.runtime, str(path.resolve()), precision=precision),
+            lambda: LM.open(self.models, self.runtime, str(path.resolve()), precision, settings=self._shared.engine),
         )
 
     def model_path(self, name: str) -> Path:
@@ -210,12 +212,14 @@ class _Shared:
         device: str,
         threads: int,
         memory_budget: int | None,
+        engine: EngineSettings | None,
         models: Path | None,
         state: Path | None,
         resources: dict[str, Path],
         artifacts: Path | None,
     ) -> None:
         self.device, self.threads, self.memory_budget = device, threads, memory_budget
+        self.engine = engine
         self.models, self.state, self.resources, self.artifacts = models, state, resources, artifacts
         self._made: dict[tuple[Any, ...], Any] = {}
         self._locks: dict[tuple[Any, ...], threading.Lock] = {}

@@ -31,6 +31,15 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="Where models run: auto, cpu or cuda:N.")
     threads: int = Field(default=0, ge=0, description="Threads of the ONNX runtime; 0: one per core.")
     memory_budget: ByteSize | None = Field(default=None, description="Memory for open models; unset: no limit.")
+    lm_rows: int = Field(default=32, ge=1, description="Most samples that a language model decodes together.")
+    lm_cache: ByteSize = Field(
+        default=ByteSize(2048 * MIB), ge=1, description="Keys and values of a language model; requests wait for room."
+    )
+    lm_prefixes: ByteSize = Field(
+        default=ByteSize(256 * MIB),
+        ge=0,
+        description="Prompts kept, per language model, for others that begin alike.",
+    )
     models: Path | None = Field(default=None, description="Directory of models.")
     resources: dict[str, Path] = Field(default={}, description="Databases and folders that requests may name.")
     preload: tuple[str, ...] = Field(default=(), description="Methods to open before the server says it is ready.")
@@ -121,11 +130,14 @@ class Settings(BaseSettings):
 
     def make_host(self) -> Host:
         """The surroundings of methods on this server."""
+        from pickaxe.lm import EngineSettings
+
         self.artifacts.mkdir(parents=True, exist_ok=True)
         return Host(
             device=self.device,
             threads=self.threads,
             memory_budget=self.memory_budget,
+            engine=EngineSettings(self.lm_rows, int(self.lm_cache), int(self.lm_prefixes)),
             models=self.models,
             state=self.directory / "state",
             resources=self.resources,

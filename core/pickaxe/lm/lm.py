@@ -50,6 +50,7 @@ class LM:
         name: str = "lm",
         precision: str = "auto",
         layers: int | None = None,
+        settings: EngineSettings | None = None,
     ) -> LM:
         """The model of this alias, name or path.
 
@@ -58,7 +59,7 @@ class LM:
         converts it, which takes seconds.  `layers`: only so many of its first layers, with its norm and head.
         """
         network, tokenizer = open_network(store, runtime, name, precision, layers)
-        return cls(name, network, tokenizer)
+        return cls(name, network, tokenizer, settings)
 
     @property
     def context_length(self) -> int:
