@@ -76,17 +76,13 @@ class RatioOrder:
         return _enough_rang(self.draft, self._draft_after, n)
 
     def _both_inside(self) -> np.ndarray:
-        """Q of a first draft and one of the rest.
-
-        What is left beside the heaviest token, maybe next to nothing, is summed up and not subtracted from 1.
-        """
+        """Q of a first draft and one of the rest."""
         heaviest = int(np.argmax(self.draft))
         others = self.draft.copy()
         others[heaviest] = 0.0
-        first = others / (1.0 - others)
-        others_before = _sums_before(others)
+        first = others / self._beside
         found = _sums_before(self.draft) * _sums_before(first) - _sums_before(others * first)
-        found[heaviest + 1 :] += self.draft[heaviest] * (others_before[heaviest + 1 :] / others_before[-1])
+        found[heaviest + 1 :] += self.draft[heaviest] / self._beside[heaviest] * _sums_before(others)[heaviest + 1 :]
         return np.clip(found, 0.0, 1.0)
 
     # ------------------------------------------------------------ recursive rejection
@@ -111,18 +107,26 @@ class RatioOrder:
         """Acceptance of recursive rejection of n distinct drafts where their sequences are few: n <= 2, or at most
         `ENUMERABLE` tokens.  None elsewhere."""
         n = min(n, self.support)
-        if n > 2 and self.support > ENUMERABLE:
+        if n == 1:
+            return float(1.0 - self.excess(1.0))
+        if n == 2:
+            return self._recursive_two()
+        if self.support > ENUMERABLE:
             return None
-        paths = self._all_paths(n - 1)
+        paths = np.array(list(permutations(range(self.support), n - 1)), np.int64)
         likely = np.ones(len(paths))
         for place in range(n - 1):
             likely *= self.draft[paths[:, place]] / self._left(paths[:, :place])
         return float(1.0 - likely @ self._rejected(paths))
 
-    def _all_paths(self, length: int) -> np.ndarray:
-        if length == 1:
-            return np.arange(self.support)[:, None]
-        return np.array(list(permutations(range(self.support), length)), np.int64)
+    def _recursive_two(self) -> float:
+        """Only tokens with t < d can be rejected first, each then leads to a residual of its own."""
+        first = self.excess(1.0)
+        if first == 0.0:
+            return 1.0
+        able = int(np.searchsorted(self._ratio, 1.0))
+        rejected = self.draft[:able] - self.target[:able]
+        return float(1.0 - rejected @ self.excess(1.0 + first / self._beside[:able]) / first)
 
     def estimated_without(self, n: int, samples: int, random: np.random.Generator) -> tuple[float, float]:
         """The same from so many (at least 2) drawn sequences of drafts, and its standard error."""
@@ -201,6 +205,14 @@ class RatioOrder:
     @cached_property
     def _ratio(self) -> np.ndarray:
         return self.target / self.draft
+
+    @cached_property
+    def _beside(self) -> np.ndarray:
+        """1 - d; of the heaviest token it is summed up, as there may be next to nothing beside it."""
+        heaviest = int(np.argmax(self.draft))
+        beside = 1.0 - self.draft
+        beside[heaviest] = self.draft[:heaviest].sum() + self.draft[heaviest + 1 :].sum()
+        return beside
 
     @cached_property
     def _draft_after(self) -> np.ndarray:
