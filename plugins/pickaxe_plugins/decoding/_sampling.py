@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pickaxe.data import FinishReason
 
@@ -48,26 +48,21 @@ class InOrder:
     Handing them out in order makes every decision about stopping independent of how many run together.
     """
 
-    def __init__(self, steps: Iterator[Step]) -> None:
-        self._steps = steps
+    def __init__(self) -> None:
         self.tokens = 0
         """Tokens drawn so far, those of unfinished samples too."""
         self.begun = 0
         """Samples begun so far."""
+        self._growing: dict[int, Sample] = {}
+        self._following = 0
 
-    def close(self) -> None:
-        """End the generation, unfinished samples with it."""
-        cast("Generator[Step, None, None]", self._steps).close()
-
-    def __iter__(self) -> Iterator[Sample]:
-        growing: dict[int, Sample] = {}
-        following = 0
-        for step in self._steps:
-            self.tokens += 1
-            if step.sample not in growing:
-                growing[step.sample] = Sample(step.sample)
-                self.begun += 1
-            growing[step.sample].add(step)
-            while following in growing and growing[following].finish_reason:
-                yield growing.pop(following)
-                following += 1
+    def push(self, step: Step) -> Iterator[Sample]:
+        """Take a step; what is whole with it."""
+        self.tokens += 1
+        if step.sample not in self._growing:
+            self._growing[step.sample] = Sample(step.sample)
+            self.begun += 1
+        self._growing[step.sample].add(step)
+        while self._following in self._growing and self._growing[self._following].finish_reason:
+            yield self._growing.pop(self._following)
+            self._following += 1

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from pydantic import Field
 from pickaxe import WHOLE_PROMPT, Call, Chunk, Example, InputField, Item, Method, MethodRef, Prompt, Sampling
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
-from pickaxe.lm import LMParams, Request, read_prompts
+from pickaxe.lm import Generation, LMParams, Request, Step, TokenTrie, read_prompts
 from pickaxe_plugins.decoding._answers import Extract, canonical, extract, same
 from pickaxe_plugins.decoding._cost import Prices
 from pickaxe_plugins.decoding._sampling import InOrder, Sample
@@ -53,6 +52,11 @@ class Params(LMParams):
     usd_per_m_output: float = Field(0, ge=0, description="Dollars per million output tokens.")
     shared_prompt: bool = Field(True, description="Whether a prompt is paid once, not with every sample.")
     max_cost: float | None = Field(None, gt=0, description="Dollars per prompt after which no sample is taken up.")
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether what a sample says or costs can end its prompt's run."""
+        return self.stop_at_first or self.max_cost is not None
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -111,11 +115,13 @@ class RepeatedSampling(Method[Params]):
         asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling")
         asked = [self._with_count(request) for request in asked]
         left = math.inf if call.budget is None else call.budget
-        for request in asked:
-            allowed = int(min(request.sampling.n, left))
-            run = _Run(self.params, judge, request, allowed, call)
-            yield from run.chunks(lm)
-            left -= len(run.samples)
+        if self.params.may_end_early or left < sum(request.sampling.n for request in asked):
+            for request in asked:
+                run = _Run(self.params, judge, request, int(min(request.sampling.n, left)), call)
+                yield from run.alone(lm)
+                left -= len(run.samples)
+        else:
+            yield from _together([_Run(self.params, judge, request, request.sampling.n, call) for request in asked], lm)
 
     def _with_count(self, request: Request) -> Request:
         """A request for one sample leaves the number to the parameter."""
@@ -207,47 +213,59 @@ class _Run:
     call: Call
     samples: list[Sample] = field(default_factory=list)
     stopped: Stopped = "n"
+    source: InOrder = field(default_factory=InOrder)
+    _unjudged: list[Sample] = field(default_factory=list)
 
-    def chunks(self, lm: LM) -> Iterator[Chunk]:
-        row = self.request.row
+    def alone(self, lm: LM) -> Iterator[Chunk]:
+        """All chunks, without other prompts beside it: it may end at any sample."""
         if self.allowed < self.request.sampling.n:
             self.stopped = "budget"
         if not self.allowed:
-            yield Chunk(row, 0, finish_reason="abstain")
-            yield Chunk(row, WHOLE_PROMPT, record=self._record(), usage=self._usage(None))
-            return
-        source = InOrder(lm.generate(self._generation(lm), self.call))
-        with closing(source):
-            for sample in self._judged(iter(source)):
-                self.samples.append(sample)
-                yield self._chunk(sample)
-                if self._enough(sample):
-                    break
-        yield Chunk(row, WHOLE_PROMPT, record=self._record(), usage=self._usage(source))
+            yield Chunk(self.request.row, 0, finish_reason="abstain")
+        else:
+            with closing(lm.generate_all([self.generation(lm)], self.call)) as steps:
+                for _, step in steps:
+                    yield from self.take(step)
+                    if self.ended:
+                        break
+        yield self.last()
 
-    def _generation(self, lm: LM) -> Any:
-        from pickaxe.lm import Generation, TokenTrie
+    def take(self, step: Step) -> Iterator[Chunk]:
+        """Chunks of the samples that are whole, and judged, with this step."""
+        size = 1 if self.params.may_end_early else self.params.batch
+        for sample in self.source.push(step):
+            self._unjudged.append(sample)
+            if len(self._unjudged) == size or len(self.samples) + len(self._unjudged) == self.allowed:
+                block, self._unjudged = self._unjudged, []
+                self.judge.judge(block, self.request, self.call)
+                for each in block:
+                    self.samples.append(each)
+                    yield self._chunk(each)
+                    if self._enough(each):
+                        return
 
+    @property
+    def ended(self) -> bool:
+        """No further sample is wanted."""
+        return self.stopped in ("first", "cost") or len(self.samples) == self.allowed
+
+    def last(self) -> Chunk:
+        """The record about all samples."""
+        return Chunk(self.request.row, WHOLE_PROMPT, record=self._record(), usage=self._usage())
+
+    def generation(self, lm: LM) -> Generation:
+        """What the model is asked for."""
         request = self.request
         sampling = replace(request.sampling, n=self.allowed)
         trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
         return Generation(request.ids, sampling, allowed=trie, batch=self.params.batch)
-
-    def _judged(self, source: Iterator[Sample]) -> Iterator[Sample]:
-        """Samples with their verdicts: judged one by one where that may end the run, else in blocks."""
-        size = 1 if self.params.stop_at_first or self.params.max_cost is not None else self.params.batch
-        while block := list(islice(source, size)):
-            self.judge.judge(block, self.request, self.call)
-            yield from block
 
     def _enough(self, sample: Sample) -> bool:
         if self.params.stop_at_first and sample.passed:
             self.stopped = "first"
         elif self.params.max_cost is not None and self._usd() >= self.params.max_cost:
             self.stopped = "cost"
-        else:
-            return False
-        return True
+        return self.stopped in ("first", "cost")
 
     def _usd(self) -> float:
         prices = Prices(len(self.request.ids), 1, self.params.usd_per_m_input, self.params.usd_per_m_output)
@@ -290,10 +308,10 @@ class _Run:
             record |= {"selected": chosen.index, "answer": chosen.answer, "text": chosen.text, "rule": rule}
         return record
 
-    def _usage(self, source: InOrder | None) -> dict[str, float]:
+    def _usage(self) -> dict[str, float]:
         n, prompt = len(self.samples), len(self.request.ids)
         tokens = sum(len(each.token_ids) for each in self.samples)
-        drawn, begun = (source.tokens, source.begun) if source else (0, 0)
+        drawn, begun = self.source.tokens, self.source.begun
         return {
             "samples": n,
             "prompt_tokens": prompt if begun else 0,
@@ -303,3 +321,20 @@ class _Run:
             "prefix_tokens_shared": max(0, begun - 1) * prompt,
             "verifier_calls": n if self.params.verifier is not None else 0,
         }
+
+
+def _together(runs: Sequence[_Run], lm: LM) -> Iterator[Chunk]:
+    """The chunks of all prompts, in their order, while their samples are decoded side by side."""
+    ready: list[list[Chunk]] = [[] for _ in runs]
+    current = 0
+    with closing(lm.generate_all([run.generation(lm) for run in runs], runs[0].call)) as steps:
+        for number, step in steps:
+            ready[number] += runs[number].take(step)
+            if runs[number].ended:
+                ready[number].append(runs[number].last())
+            while current < len(runs):
+                yield from ready[current]
+                ready[current] = []
+                if not runs[current].ended:
+                    break
+                current += 1
