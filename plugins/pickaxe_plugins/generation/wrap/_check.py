@@ -91,10 +91,11 @@ class WrapCheck(Method[Params]):
         )
 
     def _similarity(self, sources: list[str], texts: list[str], call: Call) -> np.ndarray:
-        encoder = self.host.encoder(self.params.encoder)
-        vectors = encoder.encode([*sources, *texts], call)
-        cosines: np.ndarray = (vectors[: len(sources)] * vectors[len(sources) :]).sum(1)
-        return np.clip(cosines, -1, 1)
+        """Cosines (n,); a text that comes again, as sources do, is embedded once."""
+        place = {text: row for row, text in enumerate(dict.fromkeys([*sources, *texts]))}
+        vectors = self.host.encoder(self.params.encoder).encode(list(place), call)
+        left, right = ([place[text] for text in side] for side in (sources, texts))
+        return np.clip((vectors[left] * vectors[right]).sum(1), -1, 1)
 
     def _row(self, source: str, text: str, style: Style | None, similarity: float) -> dict[str, Any]:
         least = self.params.min_similarity

@@ -99,7 +99,7 @@ def write_qa(pairs: Sequence[Pair], labels: tuple[str, str] = LABELS) -> str:
 # ---------------------------------------------------------------- talk about the task
 
 _TEMPLATE = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>")
-_SPEAKER = re.compile(r"\s*(?:assistant|ai)\s*:\s*", re.IGNORECASE)
+_SPEAKER = re.compile(r"^\s*(?:assistant|ai)\s*:", re.IGNORECASE)
 _SENTENCE = re.compile(r"\s*[^\n]*?(?:[.!?:]+(?=\s|$)|$|(?=\n))")
 _AGREES = re.compile(r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|gladly)\b", re.IGNORECASE)
 _SHOWS = re.compile(r"(?:here(?:'s|’s| is| are)|below (?:is|are)|the following (?:is|are))\b", re.IGNORECASE)
@@ -121,7 +121,7 @@ def strip_talk(text: str, openers: Sequence[str] = ()) -> str:
     Those agree ("Sure!") or announce the result ("Here is a paraphrase of the passage:"), or begin with one of
     `openers`.  At most three are dropped.
     """
-    text = _SPEAKER.sub("", _TEMPLATE.sub("", text), count=1) if _SPEAKER.match(text) else _TEMPLATE.sub("", text)
+    text = _SPEAKER.sub("", _TEMPLATE.sub("", text))
     for _ in range(_TALKS_MOST):
         text = text.strip()
         sentence = _SENTENCE.match(text)

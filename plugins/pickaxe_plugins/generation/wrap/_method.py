@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -41,13 +41,11 @@ from pickaxe_plugins.generation.wrap._rephrase import (
     output_limit,
     requests,
     summed,
-    write,
+    write_by_decoder,
+    write_by_model,
 )
 from pickaxe_plugins.generation.wrap._styles import SYSTEM, Styles, styles
 from pickaxe_plugins.train.settings import Net, Recipe
-
-if TYPE_CHECKING:
-    from pickaxe.handle import DecoderHandle
 
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -64,15 +62,12 @@ class Params(LMParams):
         "tokens", description="What is counted: tokens of `model`, or words between white space."
     )
     system: str = Field(SYSTEM, description="The system message; empty: none.")
-    decoder: MethodRef | None = Field(
-        None, description="The decoder that rephrases; null: repeated-sampling with `model`."
-    )
+    decoder: MethodRef | None = Field(None, description="The decoder that rephrases; null: `model`.")
     temperature: float = Field(0.8, ge=0, allow_inf_nan=False, description="Where the request has none; 0 is greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Share of probability drawn from, where the request has none.")
     max_tokens: int = Field(
         4096, ge=1, description="Most tokens of a rephrase; mostly 1.5 times its passage's, and at least 64, decide."
     )
-    batch: int = Field(16, ge=1, le=1024, description="Passages that `model` decodes together; changes speed alone.")
     clean: bool = Field(True, description="Clean up rephrases and reject bad ones; false: as they were written.")
     cleaning: Cleaning = Field(Cleaning(), description="When a rephrase is rejected.")
     ratio: tuple[Share, Share] = Field((1, 1), description="Fit: tokens real to synthetic.")
@@ -156,8 +151,7 @@ class Wrap(Method[Params]):
             for run in runs
             for request in run.requests
         ]
-        answers = write(self._rephraser(), asked, call)
-        with closing(answers):
+        with closing(self._answers(asked, call)) as answers:
             for run in runs:
                 for request in run.requests:
                     yield run.chunk(request, next(answers), self._judged)
@@ -189,12 +183,10 @@ class Wrap(Method[Params]):
         tokenizer = self.host.lm(self.params.model, self.params.precision).tokenizer
         return lambda text: len(tokenizer.encode(text))
 
-    def _rephraser(self) -> DecoderHandle:
-        params = self.params
-        own: dict[str, Any] = {"model": params.model, "precision": params.precision, "batch": params.batch}
-        return self.host.decoder(
-            params.decoder or MethodRef.model_validate({"name": "repeated-sampling", "params": own})
-        )
+    def _answers(self, asked: Sequence[Prompt], call: Call) -> Generator[Written, None, None]:
+        if self.params.decoder is not None:
+            return write_by_decoder(self.host.decoder(self.params.decoder), asked, call)
+        return write_by_model(self.host.lm(self.params.model, self.params.precision), asked, self.params, call)
 
     def _judged(self, request: Request, written: Written) -> Cleaned:
         if written.finish_reason == "abstain":

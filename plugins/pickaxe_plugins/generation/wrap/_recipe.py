@@ -14,7 +14,7 @@ import numpy as np
 
 import pickaxe
 from pickaxe import ArtifactWriter, Call, Item, Progress
-from pickaxe.errors import InvalidItems
+from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.io.items import item_to_json
 from pickaxe_plugins.generation.wrap._chunks import Count
 from pickaxe_plugins.generation.wrap._mix import Origin, interleaved, mixed
@@ -117,6 +117,8 @@ class Pools:
             if plan.most_tokens is not None and total > plan.most_tokens:
                 break
             found.append((origin, orders[origin][place]))
+        if not found:
+            raise InvalidParams("mix_tokens", f"is {plan.most_tokens}, less than the {total} of the first document")
         return found
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pickaxe
 from pickaxe import WHOLE_PROMPT, Call, Chunk, Prompt, Sampling
 from pickaxe.data import FinishReason
+from pickaxe.lm import Generation, LMParams, read_prompts
 from pickaxe_plugins.generation.wrap._chunks import Passage
 from pickaxe_plugins.generation.wrap._styles import Style, messages
 
 if TYPE_CHECKING:
     from pickaxe.handle import DecoderHandle
+    from pickaxe.lm import LM, Step
 
 SLACK = 1.5
 SHORTEST = 64
@@ -75,8 +77,33 @@ class Written:
     usage: Mapping[str, float] = field(default_factory=dict)
 
 
-def write(decoder: DecoderHandle, prompts: Sequence[Prompt], call: Call) -> Generator[Written, None, None]:
-    """The answers to all prompts, decoded in one call, in their order and as early as they are known.
+def write_by_model(lm: LM, prompts: Sequence[Prompt], params: LMParams, call: Call) -> Generator[Written, None, None]:
+    """The answers of a language model, decoded together, in order and as early as they are known.
+
+    Prompts beyond the call's budget are abstained from.
+    """
+    allowed = len(prompts) if call.budget is None else min(call.budget, len(prompts))
+    asked = read_prompts(prompts[:allowed], lm, params, call.seed, "wrap")
+    steps: list[list[Step]] = [[] for _ in asked]
+    following = 0
+    with closing(lm.generate_all([Generation(each.ids, each.sampling) for each in asked], call)) as running:
+        for number, step in running:
+            steps[number].append(step)
+            while following < len(asked) and steps[following] and steps[following][-1].finish_reason:
+                yield _joined(steps[following], len(asked[following].ids))
+                steps[following] = []
+                following += 1
+    for _ in prompts[allowed:]:
+        yield Written(finish_reason="abstain")
+
+
+def _joined(steps: Sequence[Step], prompt_tokens: int) -> Written:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(steps)}
+    return Written("".join(step.text for step in steps), steps[-1].finish_reason, usage)
+
+
+def write_by_decoder(decoder: DecoderHandle, prompts: Sequence[Prompt], call: Call) -> Generator[Written, None, None]:
+    """The answers of any decoder to one call with all prompts, in their order and as early as they are known.
 
     Of a decoder that draws several samples it is the one that its record selects, else the first.
     """

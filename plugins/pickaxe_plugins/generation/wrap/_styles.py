@@ -23,8 +23,8 @@ PROMPTS: Mapping[str, str] = {
     "sentences such as those of Wikipedia.",
     "hard": "Restate the following passage in very terse and abstruse language that only an erudite scholar would "
     "understand. Prefer rare and learned words.",
-    "qa": "Convert the following passage into a conversation of several question and answer pairs. Begin every "
-    'question with "Question:" and every answer with "Answer:".',
+    "qa": "Convert the following passage into a conversation: write several questions about it, each with its answer. "
+    'Begin each question with "Question:" and each answer with "Answer:" on a new line.',
 }
 """Built-in style -> what it asks for; the passage follows."""
 
