@@ -66,6 +66,11 @@ def noisy(seed: int, right: float = 0.8) -> Answers:
     return answers
 
 
+def accuracy(poll: Poll, rules: Rules) -> float:
+    """Of items whose right label is 1."""
+    return float(np.mean([label == 1 for label in labels(poll, rules)]))
+
+
 def labels(poll: Poll, rules: Rules) -> list[int | None]:
     return [winner(each.votes, rules)[0] for each in poll.standings]
 
@@ -148,7 +153,7 @@ def test_majority_of_independent_votes_is_binomial() -> None:
     rules = Rules(5, early_stop=False)
     poll, _, _ = polled(answers(np.random.default_rng(1)), n, 250, rules)
     wanted = 0.896484375  # at least three of five
-    assert np.mean(labels(poll, rules)) == pytest.approx(wanted, abs=3 * np.sqrt(wanted * (1 - wanted) / n))
+    assert accuracy(poll, rules) == pytest.approx(wanted, abs=3 * np.sqrt(wanted * (1 - wanted) / n))
     rules = Rules(5, require_confident=False)
     poll, _, _ = polled(answers(np.random.default_rng(2)), n, 250, rules)
     early = np.mean([len(each.votes) == 2 for each in poll.standings])
@@ -165,7 +170,7 @@ def test_rounds_undo_a_position_effect_and_early_stops_keep_that() -> None:
 
     def run(rules: Rules) -> tuple[float, float]:
         poll, _, done = polled(answers(), 400 * 32, 32, rules)
-        return float(np.mean(labels(poll, rules))), totals(done)["item_prompts"]
+        return accuracy(poll, rules), totals(done)["item_prompts"]
 
     once, _ = run(Rules(1))
     voted, asked = run(Rules(5, early_stop=False))
@@ -274,8 +279,8 @@ def test_answers_are_found_by_index_whatever_is_around(data: st.DataObject) -> N
     pieces = []
     for place in data.draw(st.permutations(range(n))):
         line = answer(place, votes[place].label, votes[place].confident)
-        case = data.draw(st.sampled_from([str, str.upper, str.lower]))
-        pieces += [data.draw(chatter), " ", case(line), data.draw(st.sampled_from(["\n", " ", ". So, "]))]
+        form = data.draw(st.sampled_from([line, line.upper(), line.lower()]))
+        pieces += [data.draw(chatter), " ", form, data.draw(st.sampled_from(["\n", " ", ". So, "]))]
     assert parse("".join(pieces), n) == votes
 
 

@@ -323,6 +323,11 @@ def test_a_model_without_votes_ends_after_single_items() -> None:
 # ---------------------------------------------------------------- fit
 
 
+def choice_of(handle: Any) -> dict[str, Any]:
+    found: dict[str, Any] = handle.artifact.read_json("choice.json")
+    return found
+
+
 def test_fit_takes_the_largest_saving_at_the_accuracy_of_single_prompts() -> None:
     def worse_at_the_back(texts: list[str], prompt: Prompt) -> str:
         found = [len(text) % 2 if place < 8 else 0 for place, text in enumerate(texts)]
@@ -331,7 +336,7 @@ def test_fit_takes_the_largest_saving_at_the_accuracy_of_single_prompts() -> Non
     Oracle.answer = staticmethod(worse_at_the_back)
     examples = [Item(str(row), "x" * (row % 7 + 1), {"label": LABELS[(row % 7 + 1) % 2]}) for row in range(64)]
     handle = pickaxe.scorer("batch-label", decoder="oracle", labels=LABELS, batch_size=2).fit(examples)
-    choice = handle.artifact.read_json("choice.json")
+    choice = choice_of(handle)
     assert (choice["batch_size"], choice["rounds"], choice["accuracy"]) == (8, 1, 1.0)
     assert choice["saving"] > 0.5
     assert {(point["batch_size"], point["rounds"]) for point in choice["frontier"]} == {
@@ -339,7 +344,7 @@ def test_fit_takes_the_largest_saving_at_the_accuracy_of_single_prompts() -> Non
     }  # fmt: skip
     assert handle.score(WORDS).summary["batch_size"] == 8
     worst = pickaxe.scorer("batch-label", decoder="oracle", labels=LABELS, tolerance=1.0).fit(examples)
-    assert worst.artifact.read_json("choice.json")["batch_size"] == 32
+    assert choice_of(worst)["batch_size"] == 32
 
 
 def test_a_poll_of_fewer_rounds_is_the_beginning_of_a_longer_one() -> None:
@@ -350,7 +355,7 @@ def test_a_poll_of_fewer_rounds_is_the_beginning_of_a_longer_one() -> None:
     Oracle.answer = staticmethod(wavering)
     examples = [Item(word, word, {"label": LABELS[len(word) % 2]}) for word in WORDS]
     handle = pickaxe.scorer("batch-label", decoder="oracle", labels=LABELS, fit_batch_sizes=[4]).fit(examples)
-    for point in handle.artifact.read_json("choice.json")["frontier"][1:]:
+    for point in choice_of(handle)["frontier"][1:]:
         scores = label(WORDS, batch_size=4, rounds=point["rounds"])
         right = [name == LABELS[len(word) % 2] for name, word in zip(scores["label"], WORDS, strict=True)]
         assert np.mean(right) == point["accuracy"]

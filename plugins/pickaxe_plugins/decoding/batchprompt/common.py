@@ -59,7 +59,10 @@ class BatchMethod(Method[Params]):
     )
     stages = ("single", "batches")
     cost = "One prompt per batch and round, shorter with every closed item; instruction and examples are read once."
-    reproduced = ""
+    reproduced = (
+        "The state machine on six vote tables, and both simulations: accuracy falling from .9 to .6 in a prompt costs "
+        "one round .15, five rounds win it back.  Not tried: GPT-4.  SmolLM2-135M is at chance, alone or in batches."
+    )
 
     def pool(
         self, texts: Sequence[str], labels: tuple[str, ...], sampling: Sampling, call: Call, size: int, rounds: int
