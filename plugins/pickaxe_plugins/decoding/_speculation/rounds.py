@@ -40,6 +40,10 @@ class Verifier(Protocol):
         """The next token, and whether it is one of those that `propose` drafted from `law` (at least one)."""
         ...
 
+    def record(self) -> dict[str, Any]:
+        """What the sample's record says about it, beside what `Usage` does."""
+        ...
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -201,7 +205,7 @@ class Sample:
             "".join(step.text for step in steps),
             tuple(step.token_id for step in steps),
             tuple(min(step.logprob, 0.0) for step in steps),
-            self.usage.record() if done else None,
+            {**self.usage.record(), **self.verifier.record()} if done else None,
             steps[-1].finish_reason,
             self.usage.counters() if done else {},
         )
