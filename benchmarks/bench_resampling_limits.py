@@ -26,7 +26,9 @@ SHOTS = "Q: What is 21 + 34?\nA: 55\n\nQ: What is 48 + 17?\nA: 65\n\n"
 def run() -> Iterator[dict[str, Any]]:
     yield from curves()
     yield from additions()
-    yield shared_prompt()
+    for shots in (1, 8):
+        for batch in (1, 8):
+            yield shared_prompt(shots, batch)
 
 
 # ---------------------------------------------------------------- curves
@@ -114,10 +116,10 @@ def weak(text: str, right: int) -> bool:
     return said.isdigit() and said[-1] == str(right)[-1]
 
 
-def prompts() -> list[Prompt]:
+def prompts(shots: int = 1) -> list[Prompt]:
     pairs = np.random.default_rng(0).integers(10, 100, (PROBLEMS, 2))
     return [
-        Prompt(f"{SHOTS}Q: What is {a} + {b}?\nA:", sampling=Sampling(stop=("\n",)), fields={"sum": int(a + b)})
+        Prompt(f"{SHOTS * shots}Q: What is {a} + {b}?\nA:", sampling=Sampling(stop=("\n",)), fields={"sum": int(a + b)})
         for a, b in pairs
     ]
 
@@ -186,9 +188,9 @@ def deployed(asked: list[Prompt], report: dict[str, Any], sampler: dict[str, Any
 # ---------------------------------------------------------------- decoder
 
 
-def shared_prompt(attempts: int = 8) -> dict[str, Any]:
-    """Attempts at prompts that none passes, against the same number of separate decodes."""
-    asked = prompts()[:4]
+def shared_prompt(shots: int, batch: int, attempts: int = 8) -> dict[str, Any]:
+    """Attempts at prompts of which none passes, against the same number of separate decodes."""
+    asked = prompts(shots)[:2]
     sampler: dict[str, Any] = {"temperature": 1.0, "max_tokens": 8}
     alone = pickaxe.decoder("repeated-sampling", **sampler)
     with catalog.register(LastDigit, "last-digit", "scorer"):
@@ -197,14 +199,17 @@ def shared_prompt(attempts: int = 8) -> dict[str, Any]:
             verifier="last-digit",
             threshold=2.0,
             attempts=attempts,
-            decoder={"name": "repeated-sampling", "params": sampler},
+            decoder={"name": "repeated-sampling", "params": {**sampler, "batch": batch}},
         )
-        ours = median(lambda: decoder.complete(asked), 3)
-    peer = median(lambda: [alone.complete(asked, seed=seed) for seed in range(attempts)], 3)
+        decoder.complete(asked)
+        ours, peer = [], []
+        for _ in range(5):
+            ours.append(median(lambda: decoder.complete(asked), 1))
+            peer.append(median(lambda: [alone.complete(asked, seed=seed) for seed in range(attempts)], 1))
     n = len(asked) * attempts
-    return row(
-        "attempts one by one on a shared prompt", n / ours, n / peer, "attempts/s", n, "peer: a decode each", True
-    )
+    name = f"attempts on a prompt of {2 * shots} examples, batch {batch}"
+    rates = n / statistics.median(ours), n / statistics.median(peer)
+    return row(name, *rates, "attempts/s", n, "peer: a decode each", higher=True)
 
 
 def median(work: Callable[[], object], runs: int = 5) -> float:

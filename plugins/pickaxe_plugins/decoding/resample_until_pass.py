@@ -105,10 +105,9 @@ class ResampleUntilPass(Method[Params]):
         for row, prompt in enumerate(prompts):
             if prompt.sampling.n > 1:
                 raise InvalidItems(f"prompts[{row}].sampling.n", "must be 1: a prompt gets one answer or none")
-        allowed, verifier = self._allowed(), self._verifier()
+        allowed = self._allowed()
         draw = self._sharing if self.params.decoder.name == _SHARING else self._separate
-        tried = draw(prompts, allowed, verifier, call) if allowed else (_Tried(row) for row in range(len(prompts)))
-        for each in tried:
+        for each in draw(prompts, allowed, call) if allowed else map(_Tried, range(len(prompts))):
             yield each.chunk(allowed, self.params.abstain_text)
 
     @hookimpl
@@ -136,7 +135,7 @@ class ResampleUntilPass(Method[Params]):
             raise InvalidParams("verifier", f"{scorer.name!r} scores a {scope} as a whole; name a scorer of item scope")
         return scorer
 
-    def _sharing(self, prompts: Sequence[Prompt], allowed: int, verifier: ScorerHandle, call: Call) -> Iterator[_Tried]:
+    def _sharing(self, prompts: Sequence[Prompt], allowed: int, call: Call) -> Iterator[_Tried]:
         """Attempts of the default decoder, which verifies them itself and stops at the first pass.
 
         Unless its parameters say otherwise they are drawn one by one, so that none is drawn in vain.
@@ -159,11 +158,9 @@ class ResampleUntilPass(Method[Params]):
                     yield _Tried.of_run(chunk.prompt, parts[chunk.prompt])
                     parts[chunk.prompt].clear()
 
-    def _separate(
-        self, prompts: Sequence[Prompt], allowed: int, verifier: ScorerHandle, call: Call
-    ) -> Iterator[_Tried]:
+    def _separate(self, prompts: Sequence[Prompt], allowed: int, call: Call) -> Iterator[_Tried]:
         """Attempts of any decoder: in each round one for every prompt that has none that passed."""
-        decoder = self.host.decoder(self.params.decoder)
+        decoder, verifier = self.host.decoder(self.params.decoder), self._verifier()
         left = len(prompts) * allowed if call.budget is None else call.budget
         waiting = [_Tried(row) for row in range(len(prompts))]
         for attempt in range(allowed):

@@ -72,7 +72,7 @@ class ResamplingLimits(Method[Params]):
     )
     fitted = "optional"
     stages = ("fit",)
-    cost = "A running product per distinct (n, v): 1,000 tasks at 200 numbers of attempts in about two milliseconds."
+    cost = "A running product per distinct (n, v): 1,000 tasks at 200 numbers of attempts in under a millisecond."
     reproduced = (
         "24 two-type plans and 4 count tables within 1e-9; simulated models show every claim, and SmolLM2-135M on "
         "additions with a last-digit verifier plateaus, its false-positive rate rising with the attempt."
