@@ -89,7 +89,7 @@ class Desk:
         """
         groups = [questions] if self.writer.resends else [[question] for question in questions]
         for group in groups:
-            dialogues = [self._dialogue(question, call) for question in group]
+            dialogues = [self.prepared(question, call) for question in group]
             self._lead(dialogues, call)
             yield from dialogues
 
@@ -126,7 +126,8 @@ class Desk:
 
     # ------------------------------------------------------------ preparing
 
-    def _dialogue(self, question: Question, call: Call) -> Dialogue:
+    def prepared(self, question: Question, call: Call) -> Dialogue:
+        """The dialogue before its first ask, with all that fits in its context."""
         wanted = self._theta(question, call)
         iterative = wanted.n > 1
         limits = Limits(self.params.budget, self.lm.context_length, self._line(question, iterative))

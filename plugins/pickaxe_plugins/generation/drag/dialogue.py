@@ -169,7 +169,7 @@ class Dialogue:
         """Tokens that documents for the follow-up question may take; negative when it has to go unanswered."""
         length = len(self.context)
         room = self._left() - self._still_to_send(length)
-        room = room // 2 if self.resends and room > 0 else room  # both calls carry the documents
+        room = room / 2 if self.resends and room > 0 else room  # both calls carry the documents
         return int(min(room, self.limits.window - length - 2 * self.limits.line))
 
     def _still_to_send(self, length: int) -> int:
