@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,13 +16,13 @@ from pydantic import Field
 from pickaxe import Call, Chunk, Example, InputField, Method, Prompt
 from pickaxe.errors import InvalidItems, InvalidParams, Violation
 from pickaxe.hooks import hookimpl
-from pickaxe.lm import LMParams, Request, logsumexp, read_prompts
+from pickaxe.lm import Generation, LMParams, Request, logsumexp, read_prompts
 from pickaxe.lm.processors import only
 from pickaxe.randomness import generator
 from pickaxe_plugins.tuning._label_trie import LabelTrie, Walk
 
 if TYPE_CHECKING:
-    from pickaxe.lm import LM, Step
+    from pickaxe.lm import Step
     from pickaxe.tokenizers import Tokenizer
 
 
@@ -78,11 +79,17 @@ class TrieLabels(Method[Params]):
         lm = self.host.lm(self.params.model, self.params.precision)
         self._check(prompts)
         tries: dict[tuple[str, ...], LabelTrie] = {}
+        outputs: list[_Output] = []
         for request in read_prompts(prompts, lm, self.params, call.seed, "trie-labels"):
             labels = request.prompt.allowed or self.params.labels
             if labels not in tries:
                 tries[labels] = label_trie(labels, self.params.separator, lm.tokenizer)
-            yield from self._samples(lm, request, tries[labels], labels, call)
+            for choice in range(request.sampling.n):
+                walk = tries[labels].walk(most=self.params.max_labels)
+                outputs.append(_Output(request, choice, labels, self.params.separator, FollowLabels(walk)))
+        with closing(lm.generate_all([output.generation() for output in outputs], call)) as steps:
+            for number, step in steps:
+                yield from outputs[number].add(step)
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
         found = []
@@ -94,32 +101,14 @@ class TrieLabels(Method[Params]):
         if found:
             raise InvalidItems(found)
 
-    def _samples(
-        self, lm: LM, request: Request, trie: LabelTrie, labels: Sequence[str], call: Call
-    ) -> Iterator[Chunk]:  # fmt: skip
-        """All choices of one prompt, which is read once but for its last token."""
-        from pickaxe.lm import Generation
-
-        past = None
-        if len(request.ids) > 1:
-            _, past = lm.forward(np.array([request.ids[:-1]]), logits_at="none", call=call)
-        for choice in range(request.sampling.n):
-            seed = int(generator(request.seed, "trie-labels", choice).integers(2**63))
-            follow = FollowLabels(trie.walk(most=self.params.max_labels))
-            drawn = Generation(request.ids[-1:], replace(request.sampling, n=1, seed=seed), (follow,), past=past)
-            with closing(lm.generate(drawn, call)) as steps:  # type: ignore[type-var]  # it is a generator
-                output = _Output(request, choice, labels, self.params.separator, follow)
-                for step in steps:
-                    yield from output.add(step)
-
 
 class FollowLabels:
     """The logits processor of one output: it reads every token once."""
 
     def __init__(self, walk: Walk) -> None:
         self.start = walk
-        self.offered: list[tuple[np.ndarray, np.ndarray]] = []
-        """For every token drawn: the ids that it was drawn from, and their logits as they were."""
+        self.offered: deque[tuple[np.ndarray, np.ndarray]] = deque()
+        """For every token drawn, until it is taken: the ids it was drawn from, and their logits as they were."""
         self._walk, self._read = walk, 0
 
     def __call__(self, generated: Sequence[int], logits: np.ndarray) -> np.ndarray:
@@ -146,11 +135,16 @@ class _Output:
         self._shares: list[float] = []
         self._tokens = 0
 
+    def generation(self) -> Generation:
+        """The one sample of this choice; what the choices of a prompt share is the engine's business."""
+        seed = int(generator(self._request.seed, "trie-labels", self._choice).integers(2**63))
+        return Generation(self._request.ids, replace(self._request.sampling, n=1, seed=seed), (self._follow,))
+
     def add(self, step: Step) -> Iterator[Chunk]:
         before = len(self._walk.labels)
         self._walk = self._walk.take(step.token_id)
         self._steps.append(step)
-        self._shares.append(_share(*self._follow.offered[self._tokens], step.token_id))
+        self._shares.append(_share(*self._follow.offered.popleft(), step.token_id))
         self._tokens += 1
         labels, unclosed = self._walk.labels, self._walk.label
         if step.finish_reason == "length" and unclosed is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -68,15 +68,15 @@ class ModelText(_Reader):
 
         asked = [self.ids(question.texts) for question in questions]
         known: list[int] = []
-        with ExitStack() as open_runs:
-            runs: list[Iterator[Step]] = []
-            for question, ids in zip(questions, asked, strict=True):
-                count, past = self.beginning(ids, len(question.texts), call)
-                run = self.lm.generate(Generation(ids[count:], self._drawn(question, len(ids)), past=past), call)
-                open_runs.enter_context(closing(run))  # type: ignore[type-var]  # they are generators
-                known.append(count)
-                runs.append(run)
-            written = _side_by_side(runs)
+        requests: list[Generation] = []
+        for question, ids in zip(questions, asked, strict=True):
+            count, past = self.beginning(ids, len(question.texts), call)
+            known.append(count)
+            requests.append(Generation(ids[count:], self._drawn(question, len(ids)), past=past))
+        written: list[list[Step]] = [[] for _ in questions]
+        with closing(self.lm.generate_all(requests, call)) as steps:
+            for number, step in steps:
+                written[number].append(step)
         return [
             Reply(parse("".join(step.text for step in steps), len(question.texts)), len(ids), len(steps), count)
             for steps, question, ids, count in zip(written, questions, asked, known, strict=True)
@@ -84,25 +84,7 @@ class ModelText(_Reader):
 
     def _drawn(self, question: Question, prompt: int) -> Sampling:
         limit, room = bounded(self._sampling, self.answer_tokens, len(question.texts)), self.room or prompt
-        return replace(
-            self._sampling, max_tokens=max(1, min(limit, room - prompt)), seed=question.seed(self._seed)
-        )  # fmt: skip
-
-
-def _side_by_side(runs: Sequence[Iterator[Step]]) -> list[list[Step]]:
-    """The steps of all runs, a step of each in turn: an engine that batches has all of them at hand."""
-    written: list[list[Step]] = [[] for _ in runs]
-    alive = list(range(len(runs)))
-    while alive:
-        ended = []
-        for place in alive:
-            step = next(runs[place], None)
-            if step is None:
-                ended.append(place)
-            else:
-                written[place].append(step)
-        alive = [place for place in alive if place not in ended]
-    return written
+        return replace(self._sampling, max_tokens=max(1, min(limit, room - prompt)), seed=question.seed(self._seed))
 
 
 class ModelLogits(_Reader):
