@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,11 +11,15 @@ import numpy as np
 from pickaxe.errors import Unmet
 from pickaxe.lm import Draw, LogitsProcessor, same_tokenizer
 from pickaxe_plugins.decoding._speculation.transport import Distribution
-from pickaxe_plugins.decoding._speculation.tree import Tree, TreeReader
+from pickaxe_plugins.decoding._speculation.tree import Head, Tree, TreeReader
 
 if TYPE_CHECKING:
     from pickaxe import Call
     from pickaxe.lm import LM
+
+
+Counts = dict[tuple[int, ...], Counter[int]]
+"""How often each token followed these."""
 
 
 class Shape:
@@ -27,7 +32,9 @@ class Shape:
         self._whole = draw.temperature > 0 and draw.top_p == 1 and not 0 < draw.top_k < vocab
 
     def processed(self, logits: np.ndarray, generated: Sequence[int]) -> np.ndarray:
-        """Logits (V,) after `generated`, as the processors leave them."""
+        """Logits (V,), or of the first ids only, after `generated`, as the processors leave them."""
+        if self._processors and len(logits) < self.vocab:
+            logits = np.pad(logits, (0, self.vocab - len(logits)), constant_values=-np.inf)
         for processor in self._processors:
             logits = processor(generated, logits)
         return logits
@@ -58,8 +65,10 @@ class Shape:
 class Draft(Protocol):
     """What drafts for one sample.  `begin` gives one that knows the prompt, `fork` one for each sample of it."""
 
-    calls: int
-    """Runs of a model so far."""
+    @property
+    def calls(self) -> int:
+        """Runs of a model so far."""
+        ...
 
     def fork(self) -> Draft: ...
 
@@ -77,6 +86,17 @@ class Draft(Protocol):
         ...
 
 
+def same_vocabulary(draft: LM, target: LM) -> None:
+    """Raise `Unmet` unless both models mean the same by every token id."""
+    same_tokenizer(draft.tokenizer, target.tokenizer)
+    if draft.vocab_size != target.vocab_size:
+        raise Unmet(
+            f"draft model {draft.name!r} has {draft.vocab_size} tokens, {target.name!r} has {target.vocab_size}: "
+            "use models of one family",
+            metadata={"draft": draft.vocab_size, "target": target.vocab_size},
+        )
+
+
 class ModelDraft:
     """Drafts of a smaller model, or of the target's first layers, with a cache of its own."""
 
@@ -84,16 +104,9 @@ class ModelDraft:
         self._reader = reader
 
     @classmethod
-    def begin(cls, lm: LM, target: LM, prompt: Sequence[int], call: Call) -> ModelDraft:
-        """Raises `Unmet` unless both models mean the same by every token id."""
-        same_tokenizer(lm.tokenizer, target.tokenizer)
-        if lm.vocab_size != target.vocab_size:
-            raise Unmet(
-                f"draft model {lm.name!r} has {lm.vocab_size} tokens, {target.name!r} has {target.vocab_size}: "
-                "use models of one family",
-                metadata={"draft": lm.vocab_size, "target": target.vocab_size},
-            )
-        reader = TreeReader(lm)
+    def begin(cls, lm: LM, prompt: Sequence[int], call: Call, head: Head | None = None) -> ModelDraft:
+        """One that has read the prompt; `head` gives logits of the first token ids in place of all."""
+        reader = TreeReader(lm, head=head)
         if len(prompt) <= lm.context_length:
             reader.catch_up(prompt, call)
         return cls(reader)
@@ -132,12 +145,13 @@ class NgramDraft:
 
     def __init__(self, order: int = 4, least: int = 1, samples: Iterable[Sequence[int]] = ()) -> None:
         self.order, self.least = order, least
-        self._counts: dict[tuple[int, ...], dict[int, int]] = {}
+        self._shared: Counts = {}
+        self._counts: Counts = {}
         self._seen: list[int] = []
         for sample in samples:
             self._seen = []
             self._learn(sample)
-        self._seen = []
+        self._shared, self._counts, self._seen = self._counts, {}, []
 
     def begin(self, prompt: Sequence[int]) -> NgramDraft:
         """One that also knows this prompt."""
@@ -147,7 +161,8 @@ class NgramDraft:
 
     def fork(self) -> NgramDraft:
         other = NgramDraft(self.order, self.least)
-        other._counts = {context: dict(counts) for context, counts in self._counts.items()}
+        other._shared = self._shared
+        other._counts = {context: Counter(counts) for context, counts in self._counts.items()}
         other._seen = list(self._seen)
         return other
 
@@ -168,16 +183,21 @@ class NgramDraft:
     def _learn(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             for size in range(1, min(self.order, len(self._seen)) + 1):
-                counts = self._counts.setdefault(tuple(self._seen[-size:]), {})
-                counts[token] = counts.get(token, 0) + 1
+                self._counts.setdefault(tuple(self._seen[-size:]), Counter())[token] += 1
             self._seen.append(int(token))
+
+    def _counts_after(self, context: tuple[int, ...]) -> Counter[int]:
+        shared, own = self._shared.get(context), self._counts.get(context)
+        if shared and own:
+            return shared + own
+        return shared or own or Counter()
 
     def _law(self, context: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
         probs: dict[int, float] = {}
         matched = 0
         for size in range(1, min(self.order, len(context)) + 1):
-            counts = self._counts.get(tuple(context[-size:]))
-            if counts is None:
+            counts = self._counts_after(tuple(context[-size:]))
+            if not counts:
                 break
             matched = size
             total = sum(counts.values())

@@ -50,11 +50,24 @@ class Plan:
     """One round: drafts side by side, and how many tokens ahead (0: plain decoding).
 
     `width`: from how many nodes of a level drafting goes on, the draft's most probable ones; None: from all.
+    `least`: drafting goes on only from nodes whose `Tree.reach` is at least this.  Both look at what was drafted
+    before a token and never at the token itself, so they bias nothing.
     """
 
     count: int
     length: int
     width: int | None = None
+    least: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One token: after which node, and of how many drafts (0: the target drew it) it was an accepted one."""
+
+    node: int
+    token: int
+    drafts: int
+    accepted: bool
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,7 @@ class Round:
     plan: Plan
     nodes: int
     levels: int
-    emitted: int
-    accepted: int
+    trials: Sequence[Trial]
     drafting: float
     reading: float
     seconds: float
@@ -173,6 +185,7 @@ class Sample:
         self.verifier, self.planner = how.verifier(draw), how.planner(draw)
         self.random = generator(request.seed, "sample", sample)
         self.context = list(request.ids)
+        self._begun = draft.calls
         self.usage = Usage(len(request.ids) if sample == 0 else 0)
         self._ends = frozenset(lm.tokenizer.eos_ids)
 
@@ -190,14 +203,13 @@ class Sample:
         order = tree.preorder()
         logits = dict(zip(order, self.reader.read(tree, order, call), strict=True))
         read = time.perf_counter()
-        steps, path, accepted = self._walk(tree, logits)
+        steps, trials = self._verify(tree, logits)
+        path = [trial.node for trial in trials]
         self.reader.keep(tree, path)
         self.draft.keep(tree, path)
-        self._count(tree, len(steps), accepted)
+        self._count(tree, trials)
         end = time.perf_counter()
-        self.planner.learn(
-            Round(plan, len(tree), levels, len(steps), accepted, drafted - begin, read - drafted, end - begin)
-        )
+        self.planner.learn(Round(plan, len(tree), levels, trials, drafted - begin, read - drafted, end - begin))
         done = self.transcript.finished
         return Chunk(
             self.request.row,
@@ -220,7 +232,8 @@ class Sample:
         level, levels = [0], 0
         while level and levels < length and len(tree) <= room:
             laws = self.draft.laws(tree, level, self.draft_shape, self.transcript.generated, call)
-            level, levels = tree.likeliest(self._next_level(tree, level, laws, room), plan.width), levels + 1
+            grown = tree.likeliest(self._next_level(tree, level, laws, room), plan.width)
+            level, levels = [node for node in grown if tree.reach[node] >= plan.least], levels + 1
         return tree, levels
 
     def _next_level(
@@ -231,7 +244,7 @@ class Sample:
             if law is None:
                 continue
             proposed = self.verifier.propose(tree, node, law, self.random)
-            if len(tree) - 1 + len(set(proposed)) > room:
+            if len(tree) - 1 + len(proposed) > room:  # not by how many differ: what was drawn must not decide
                 break
             grown += [child for child in tree.add(node, law, proposed) if not self._is_end(tree, child)]
         return grown
@@ -244,31 +257,52 @@ class Sample:
 
     # ------------------------------------------------------------ verifying
 
-    def _walk(self, tree: Tree, logits: dict[int, np.ndarray]) -> tuple[list[Step], list[int], int]:
-        """The tokens that this round says, the nodes that they make certain, and how many were drafts."""
-        node, path, accepted = 0, [0], 0
-        steps: list[Step] = []
-        while True:
-            target = self.shape.distribution(self.transcript.processed(logits[node]))
-            law, drafted = tree.laws[node], tree.drafted[node]
-            if law is None or not drafted:
-                token, follow = target.token(self.random.random()), False
-            else:
-                token, follow = self.verifier.verify(target, law, drafted, self.random)
-                self.usage.checked_at[tree.depths[node]] += 1
-                self.usage.accepted_at[tree.depths[node]] += follow
-            steps.append(self.transcript.take(token, float(logits[node][token] - logsumexp(logits[node]))))
-            self.context.append(token)
-            accepted += follow
-            if not follow or self.transcript.finished:
-                return steps, path, accepted
-            node = tree.children[node][token]
-            path.append(node)
+    def _verify(self, tree: Tree, logits: dict[int, np.ndarray]) -> tuple[list[Step], list[Trial]]:
+        """The tokens that this round says, and what was verified."""
 
-    def _count(self, tree: Tree, emitted: int, accepted: int) -> None:
+        def target(node: int) -> Distribution:
+            return self.shape.distribution(self.transcript.processed(logits[node]))
+
+        steps: list[Step] = []
+        trials: list[Trial] = []
+        for trial in walk(tree, target, self.verifier, self.random):
+            trials.append(trial)
+            row = logits[trial.node]
+            steps.append(self.transcript.take(trial.token, float(row[trial.token] - logsumexp(row))))
+            self.context.append(trial.token)
+            if self.transcript.finished:
+                break
+        return steps, trials
+
+    def _count(self, tree: Tree, trials: Sequence[Trial]) -> None:
         usage = self.usage
-        usage.completion_tokens += emitted
+        usage.completion_tokens += len(trials)
         usage.target_calls += 1
-        usage.draft_calls = self.draft.calls
+        usage.draft_calls = self.draft.calls - self._begun
         usage.drafted += sum(len(each) for each in tree.drafted)
-        usage.accepted += accepted
+        for depth, trial in enumerate(trials):
+            if trial.drafts:
+                usage.checked_at[depth] += 1
+                usage.accepted_at[depth] += trial.accepted
+                usage.accepted += trial.accepted
+
+
+def walk(
+    tree: Tree, target: Callable[[int], Distribution], verifier: Verifier, random: np.random.Generator
+) -> Iterator[Trial]:
+    """The tokens that follow node 0: drafts as long as they are accepted, and one that the target draws.
+
+    `target(node)` is the target's distribution after that node; it is asked for nodes on the accepted path only,
+    each when the token before has been taken.
+    """
+    node = 0
+    while True:
+        law, drafted = tree.laws[node], tree.drafted[node]
+        if law is None or not drafted:
+            yield Trial(node, target(node).token(random.random()), 0, False)
+            return
+        token, accepted = verifier.verify(target(node), law, drafted, random)
+        yield Trial(node, token, len(drafted), accepted)
+        if not accepted:
+            return
+        node = tree.children[node][token]

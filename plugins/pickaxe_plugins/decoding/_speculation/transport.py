@@ -22,7 +22,7 @@ _NOTHING = 1e-15
 
 @dataclass(frozen=True)
 class Distribution:
-    """Probabilities of tokens: float64 `probs` that sum to 1, of `ids` (ascending; None: 0, 1, …, V - 1)."""
+    """Probabilities of tokens: float64 `probs` that sum to 1, of `ids` (ascending; None: 0, 1, 2, …)."""
 
     probs: np.ndarray
     ids: np.ndarray | None = None
@@ -42,20 +42,25 @@ class Distribution:
     def of(self, token: int) -> float:
         """Probability of one token."""
         if self.ids is None:
-            return float(self.probs[token])
+            return float(self.probs[token]) if token < len(self.probs) else 0.0
         place = int(np.searchsorted(self.ids, token))
         return float(self.probs[place]) if place < len(self.ids) and self.ids[place] == token else 0.0
 
     def over(self, other: Distribution) -> np.ndarray:
         """The probabilities that this distribution gives to the tokens of `other`, in their order."""
-        if self.ids is other.ids or (self.ids is None and other.ids is None):
-            return self.probs
-        if self.ids is None:
-            return self.probs[other.ids]
         if other.ids is None:
+            if self.ids is None and len(self) >= len(other):
+                return self.probs[: len(other)]
             dense = np.zeros(len(other))
-            dense[self.ids] = self.probs
+            if self.ids is None:
+                dense[: len(self)] = self.probs
+            else:
+                known = self.ids < len(other)
+                dense[self.ids[known]] = self.probs[known]
             return dense
+        if self.ids is None:
+            known = other.ids < len(self)
+            return np.where(known, self.probs[other.ids * known], 0.0)
         places = np.minimum(np.searchsorted(self.ids, other.ids), len(self.ids) - 1)
         return np.where(self.ids[places] == other.ids, self.probs[places], 0.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pickaxe import Call
     from pickaxe.lm import LM
 
+Head = Callable[[np.ndarray], np.ndarray]
 HIDDEN = -1e9
 """Added to the score of a slot that a node must not see."""
 
@@ -23,8 +24,9 @@ class Tree:
     """Drafted tokens after a certain context, shared prefixes merged.
 
     Node 0 is the last certain token.  Per node: its token, parent, depth (node 0: 0), `copies` (how many drafts
-    go through it), and, once something was drafted after it, `laws` (what was drawn from), `drafted` (the drafts
-    in order, repeats included) and `children` (token → node).  A parent's number is below its children's.
+    go through it), `reach` (product of the largest probabilities of the laws on the way to it: how sure the draft
+    is), and, once something was drafted after it, `laws` (what was drawn from), `drafted` (the drafts in order,
+    repeats included) and `children` (token → node).  A parent's number is below its children's.
     """
 
     def __init__(self, context: Sequence[int], copies: int = 1) -> None:
@@ -34,6 +36,7 @@ class Tree:
         self.parents = [-1]
         self.depths = [0]
         self.copies = [copies]
+        self.reach = [1.0]
         self.laws: list[Distribution | None] = [None]
         self.drafted: list[list[int]] = [[]]
         self.children: list[dict[int, int]] = [{}]
@@ -44,7 +47,7 @@ class Tree:
     def add(self, node: int, law: Distribution, drafted: Sequence[int]) -> list[int]:
         """Note what was drafted after a node; returns the new nodes, one per different token, in order."""
         self.laws[node], self.drafted[node] = law, list(drafted)
-        children = self.children[node]
+        children, reach = self.children[node], self.reach[node] * float(law.probs.max())
         for token in drafted:
             if token in children:
                 self.copies[children[token]] += 1
@@ -54,6 +57,7 @@ class Tree:
             self.parents.append(node)
             self.depths.append(self.depths[node] + 1)
             self.copies.append(1)
+            self.reach.append(reach)
             self.laws.append(None)
             self.drafted.append([])
             self.children.append({})
@@ -115,12 +119,13 @@ class TreeReader:
     """Reads a tree as one row: every node sees the context, its ancestors and itself.
 
     `cache` holds the certain tokens read so far, which may lag behind the context: what is missing is read
-    with the next tree.
+    with the next tree.  `head` turns states (R, width) into logits (default: the model's own).
     """
 
-    def __init__(self, lm: LM, cache: KV | None = None) -> None:
+    def __init__(self, lm: LM, cache: KV | None = None, head: Head | None = None) -> None:
         self.lm = lm
         self.calls = 0
+        self._head = head or lm.network.logits
         self._cache = cache if cache is not None else empty_cache(lm)
         self._base = self._cache.width
         """Slots before those of this round's tree."""
@@ -133,7 +138,7 @@ class TreeReader:
 
     def fork(self) -> TreeReader:
         """Another reader that has read the same."""
-        return TreeReader(self.lm, self._cache)
+        return TreeReader(self.lm, self._cache, self._head)
 
     def catch_up(self, context: Sequence[int], call: Call | None = None) -> None:
         """Read all of the context but its last token, which is node 0 of the next tree."""
@@ -160,12 +165,11 @@ class TreeReader:
         positions, bias = None, None
         if not self._is_chain(tree):
             positions, bias = self._placed(tree, nodes, start, len(behind))
-        logits, self._cache = self.lm.forward(
-            ids, past=self._cache, positions=positions, bias=bias, logits_at=wanted, call=call
+        states, self._cache = self.lm.network.read(
+            ids, np.array([ids.shape[1]]), self._cache, wanted, positions=positions, bias=bias, call=call
         )
         self.calls += 1
-        assert logits is not None
-        return logits[0]
+        return self._head(states)
 
     def keep(self, tree: Tree, path: Sequence[int]) -> None:
         if not self._slots:
@@ -195,7 +199,7 @@ class TreeReader:
         return all(node == 0 or self._slots[tree.parents[node]] == slot - 1 for node, slot in self._slots.items())
 
     def _placed(self, tree: Tree, nodes: Sequence[int], start: int, behind: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (1, T) and bias (T, S) of tokens that catch up and of nodes."""
+        """Positions (1, T) and bias (1, 1, T, S) of tokens that catch up and of nodes."""
         total = start + behind + len(nodes)
         positions = np.concatenate(
             [np.arange(start, start + behind), len(tree.context) - 1 + np.array([tree.depths[node] for node in nodes])]
@@ -204,7 +208,7 @@ class TreeReader:
         bias[behind:, self._base :] = HIDDEN
         for row, node in enumerate(nodes, behind):
             bias[row, [self._slots[each] for each in tree.path(node)]] = 0
-        return positions[None], bias
+        return positions[None], bias[None, None]
 
 
 class BatchReader:

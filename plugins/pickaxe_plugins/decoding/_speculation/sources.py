@@ -1,0 +1,72 @@
+"""Which drafts a decoder uses: parameters, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pickaxe.errors import InvalidParams
+from pickaxe.lm import LMParams
+from pickaxe_plugins.decoding._speculation.drafts import Draft, ModelDraft, NgramDraft, same_vocabulary
+from pickaxe_plugins.decoding._speculation.tree import Head
+
+if TYPE_CHECKING:
+    from pickaxe import Call
+    from pickaxe.host import Host
+    from pickaxe.lm import LM
+
+Begin = Callable[[Sequence[int], "Call"], Draft]
+"""Gives the draft that has read a prompt (token ids)."""
+
+
+class DraftParams(LMParams):
+    """Where drafts come from."""
+
+    draft: Literal["model", "ngram", "layers"] = Field(
+        "model", description="Drafts of another model, of an n-gram table of the text so far, or of early layers."
+    )
+    draft_model: str = Field("draft", min_length=1, description="Alias or path of the model for draft=model.")
+    draft_layers: int = Field(6, ge=1, description="First layers of the target for draft=layers.")
+    draft_vocab: int = Field(
+        0, ge=0, description="A model drafts the first so many token ids only, which are the frequent ones; 0: all."
+    )
+    ngram_order: int = Field(4, ge=1, le=16, description="Most tokens of context of draft=ngram.")
+    ngram_least: int = Field(1, ge=1, le=16, description="Least tokens of context that must have been seen before.")
+    ngram_texts: tuple[str, ...] = Field((), description="Texts whose n-grams count too, e.g. samples of the target.")
+    tree_attention: bool = Field(
+        True, description="Verify all drafts in one row under a bias; else in rows that share the prompt."
+    )
+
+
+def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
+    """Opens what `params.draft` names.  Raises `Unmet` when its tokens are not the target's."""
+    if params.draft == "ngram":
+        texts = [target.tokenizer.encode(text) for text in params.ngram_texts]
+        table = NgramDraft(params.ngram_order, params.ngram_least, texts)
+        return lambda prompt, call: table.begin(prompt)
+    if params.draft == "layers":
+        name, lm = params.model, host.lm(params.model, params.precision, params.draft_layers)
+    else:
+        name, lm = params.draft_model, host.lm(params.draft_model, params.precision)
+    same_vocabulary(lm, target)
+    head = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
+    return lambda prompt, call: ModelDraft.begin(lm, prompt, call, head)
+
+
+def first_tokens(host: Host, name: str, lm: LM, size: int) -> Head:
+    """The head of a model for its first `size` token ids: states (R, width) to float32 logits (R, size).
+
+    A draft's time goes mostly into a head as wide as the vocabulary.  Merged vocabularies list frequent tokens
+    first, so a part of it finds nearly as many tokens in a fraction of the time.
+    """
+    from pickaxe.lm.weights import open_checkpoint
+
+    if size > lm.vocab_size:
+        raise InvalidParams("draft_vocab", f"is {size}; model {name!r} has {lm.vocab_size} tokens")
+    tensors = open_checkpoint(host.model_path(name)).tensors
+    part = "embedding" if lm.network.architecture.tied else "output"
+    matrix = np.ascontiguousarray(tensors.tensor(part)[:size].T)
+    return lambda states: np.asarray(states, np.float32) @ matrix
