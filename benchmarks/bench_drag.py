@@ -56,7 +56,7 @@ def allocation(runs: int = 30) -> Iterator[dict[str, Any]]:
     """The whole grid (11 x 10 x 5): prediction, cost and choice; on arrays and through the scorer."""
     theta = np.array(list(itertools.product(DOCUMENTS, DEMONSTRATIONS, ITERATIONS)), float)
     i = np.tile([0.5, 0.2], (len(theta), 1))
-    lengths = {"instruction_tokens": 60, "doc_tokens": 900, "qa_tokens": 30}
+    lengths: dict[str, Any] = {"instruction_tokens": 60, "doc_tokens": 900, "qa_tokens": 30}
     grid = configurations(i_doc=0.5, i_shot=0.2, **lengths)
     scorer = pickaxe.scorer("rag-allocation", budget=128_000)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +22,6 @@ from pickaxe_plugins.generation.drag.desk import Desk
 from pickaxe_plugins.generation.drag.dialogue import Dialogue, Question
 from pickaxe_plugins.generation.drag.prompt import FOLLOW_UP, Demonstration, Passage, one_line, passage
 from pickaxe_plugins.generation.drag.store import DOCUMENTS, Library, Store, write_documents
-from pickaxe_plugins.retrieval.rag_relative import answer_words
 
 TRACED_TOGETHER = 16
 """Questions between two reports of progress when traces are made."""
@@ -277,10 +278,15 @@ class Drag(Method[Params]):
 
 def is_right(answer: str, right: str, how: Literal["contains", "exact"] = "contains") -> bool:
     """Whether an answer has the words of the right one in a row ("contains", the paper's accuracy), or just them."""
-    given, wanted = answer_words(answer), answer_words(right)
+    given, wanted = _words(answer), _words(right)
     if how == "exact":
         return given == wanted
     return f" {' '.join(wanted)} " in f" {' '.join(given)} "
+
+
+def _words(text: str) -> list[str]:
+    """Words as answers are compared: lower case, compatible Unicode forms, no punctuation; accents stay."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
 
 
 def _asked(prompt: Prompt, row: int) -> tuple[str, tuple[str, ...]]:
