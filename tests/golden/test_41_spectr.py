@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
-from itertools import product
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -124,22 +123,21 @@ def test_tokens_per_target_call(case: dict[str, Any]) -> None:
 
 
 def expected_tokens(draft: np.ndarray, target: np.ndarray, start: int, count: int, length: int) -> float:
-    """Of one round, by going through everything that can be drafted."""
-
-    @cache
-    def selection(before: int, alive: int) -> KSequential:
-        return KSequential(Distribution(target[before]), Distribution(draft[before]), alive)
+    """Of one round, by recursion over what was accepted and how many drafts are left."""
 
     @cache
     def accepted(before: int, alive: int) -> dict[tuple[int, int], float]:
         """Probability that this token is accepted and that so many drafts have it."""
+        selection = KSequential(Distribution(target[before]), Distribution(draft[before]), alive)
+        drawn = draft[before]
+        taken = np.minimum(drawn, target[before] / selection.rho)
         found: dict[tuple[int, int], float] = {}
-        for drafted in product(range(len(draft)), repeat=alive):
-            left = float(np.prod(draft[before][list(drafted)]))
-            for token, chance in chances(selection(before, alive), drafted):
-                key = (token, drafted.count(token))
-                found[key] = found.get(key, 0.0) + left * chance
-                left *= 1 - chance
+        for token, (d, a) in enumerate(zip(drawn, taken, strict=True)):
+            for earlier in range(alive):  # rejected: the same token, or others
+                same = binomial(earlier, d - a, 1 - taken.sum() - (d - a))
+                rest = binomial(alive - 1 - earlier, d, 1 - d)
+                for copies, chance in enumerate(np.convolve(same, rest), start=1):
+                    found[token, copies] = found.get((token, copies), 0.0) + a * chance
         return found
 
     @cache
@@ -153,7 +151,6 @@ def expected_tokens(draft: np.ndarray, target: np.ndarray, start: int, count: in
     return further(start, count, 0)
 
 
-def chances(selection: KSequential, drafted: tuple[int, ...]) -> Iterator[tuple[int, float]]:
-    for token in drafted:
-        draft = selection.draft.of(token)
-        yield token, min(1.0, selection.target.of(token) / (selection.rho * draft)) if draft else 0.0
+def binomial(n: int, p: float, q: float) -> np.ndarray:
+    """comb(n, i) p^i q^(n - i) for i from 0 to n."""
+    return np.array([comb(n, i) * p**i * q ** (n - i) for i in range(n + 1)])
