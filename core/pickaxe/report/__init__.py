@@ -1,0 +1,5 @@
+"""Reports: the answer in words, figures and tables of a run, as data and as one self-contained HTML page."""
+
+from pickaxe.report.figure import Axis, Figure, Kind, Scale, Series, explain, explained
+
+__all__ = ["Axis", "Figure", "Kind", "Scale", "Series", "explain", "explained"]
