@@ -221,7 +221,9 @@ class Sequential(Trial):
 def _without(distribution: Distribution, tokens: Sequence[int]) -> np.ndarray:
     """Its probabilities with those of these tokens set to 0."""
     rest, ids = distribution.probs.copy(), np.asarray(tokens, np.int64)
-    if distribution.ids is not None:
+    if distribution.ids is None:
+        ids = ids[ids < len(rest)]
+    else:
         places = np.minimum(np.searchsorted(distribution.ids, ids), len(rest) - 1)
         ids = places[distribution.ids[places] == ids]
     rest[ids] = 0.0
