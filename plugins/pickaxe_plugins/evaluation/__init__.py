@@ -1,0 +1,1 @@
+"""Methods that say what a benchmark, a difference or a retriever is worth."""

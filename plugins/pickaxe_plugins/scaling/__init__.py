@@ -1,0 +1,1 @@
+"""Methods that predict what a training run will bring: mixtures, budgets, deployments."""
