@@ -206,7 +206,8 @@ class Engine:
                 taken += self._waiting[0].length
                 if taken * self._network.token_bytes > self.settings.cache_bytes:
                     return
-                self._reading.append(self._waiting.popleft())
+                ticket = self._waiting.popleft()
+                (self._reading if ticket.first is None else self._ready).append(ticket)
                 slots -= 1
 
     def _paused(self, ticket: Ticket) -> bool:
@@ -260,8 +261,7 @@ class Engine:
 
     def _finish_reading(self, ticket: Ticket, hidden: np.ndarray) -> None:
         assert ticket.read is not None
-        ticket.first = self._network.logits(hidden)[0]
-        ticket.first_total = logsumexp(ticket.first[None])[0]
+        ticket.follows(self._network.logits(hidden)[0])
         if ticket.request.past is None:
             self.prefixes.remember(np.asarray(ticket.request.prompt_ids, dtype=np.int64), ticket.read)
         self._ready.append(ticket)

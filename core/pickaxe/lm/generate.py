@@ -13,7 +13,7 @@ from pickaxe.data import Sampling
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
 from pickaxe.lm.processors import LogitsProcessor, TokenTrie
-from pickaxe.lm.sampling import Draw
+from pickaxe.lm.sampling import Draw, logsumexp
 from pickaxe.lm.transcript import Step, Transcript
 from pickaxe.randomness import generator
 
@@ -28,7 +28,8 @@ class Generation:
 
     `past` (one row) holds what comes before `prompt_ids` and was read already, e.g. an instruction that many
     prompts share.  With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None:
-    until the context is full; `seed` None: the call's.
+    until the context is full; `seed` None: the call's.  A prompt that was read to its end comes as `past` with
+    `first`, the logits (vocab,) after it, and no `prompt_ids`.
     """
 
     prompt_ids: Sequence[int]
@@ -37,6 +38,7 @@ class Generation:
     allowed: TokenTrie | None = None
     batch: int = 16
     past: KV | None = None
+    first: np.ndarray | None = None
 
 
 class Ticket:
@@ -61,6 +63,8 @@ class Ticket:
         self.first: np.ndarray | None = None
         """float32 (vocab,): logits after the prompt."""
         self.first_total = np.float64(0)
+        if request.first is not None:
+            self.follows(request.first)
         self.rows = 0
         """Samples that are being decoded."""
         self.begun = 0
@@ -68,6 +72,10 @@ class Ticket:
         self.limit = limit
         self._tokenizer = tokenizer
         self._seed = call.seed if request.sampling.seed is None else request.sampling.seed
+
+    def follows(self, logits: np.ndarray) -> None:
+        """The prompt is read; these are the logits after it."""
+        self.first, self.first_total = logits, logsumexp(logits[None])[0]
 
     @property
     def length(self) -> int:
@@ -120,9 +128,9 @@ def check(request: Generation, context: int, vocab: int, model: str) -> int:
     sampling, ids = request.sampling, np.asarray(request.prompt_ids, dtype=np.int64)
     if sampling.n < 1 or request.batch < 1:
         raise InvalidParams("n", f"is {sampling.n} with batch {request.batch}; both must be at least 1")
-    if not len(ids):
-        raise InvalidParams("prompt_ids", "are empty: give at least a start token")
-    if ids.min() < 0 or ids.max() >= vocab:
+    if bool(len(ids)) != (request.first is None) or (request.first is not None and request.past is None):
+        raise InvalidParams("prompt_ids", "are empty: give at least a start token, or `past` and `first` instead")
+    if len(ids) and (ids.min() < 0 or ids.max() >= vocab):
         raise InvalidItems("prompt_ids", f"must lie in [0, {vocab}), the vocabulary of {model!r}")
     wanted = sampling.max_tokens
     if wanted is not None and wanted < 1:
