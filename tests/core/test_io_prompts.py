@@ -40,6 +40,12 @@ def test_all_parts(tmp_path: Path) -> None:
     )
 
 
+def test_grammars(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, "two", None]}}, "required": ["a"]}
+    assert prompt(tmp_path, {"text": "a", "json_schema": schema}) == Prompt("a", json_schema=schema)
+    assert prompt(tmp_path, {"text": "a", "regex": "[0-9]+"}) == Prompt("a", regex="[0-9]+")
+
+
 def test_text_prompt_and_chat(tmp_path: Path) -> None:
     assert prompt(tmp_path, {"text": "a"}) == Prompt("a")
     assert prompt(tmp_path, {"prompt": "a"}) == Prompt("a")
@@ -56,6 +62,8 @@ def test_text_prompt_and_chat(tmp_path: Path) -> None:
         ({"text": "a", "allowed": 3}, "p.allowed"),
         ({"text": "a", "allowed": ["a", {"b": 1}]}, "p.allowed[1]"),
         ({"text": "a", "context": [{"id": []}]}, "p.context[0].id"),
+        ({"text": "a", "json_schema": "object"}, "p.json_schema"),
+        ({"text": "a", "regex": 3}, "p.regex"),
         ({"text": "a", "sampling": {"temp": 1}}, "p.sampling"),
         ({"text": "a", "sampling": {"n": "three"}}, "p.sampling.n"),
     ],

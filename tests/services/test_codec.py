@@ -278,6 +278,8 @@ prompts = st.builds(
     ),
     st.lists(texts, max_size=2).map(tuple),
     st.dictionaries(texts, texts, max_size=2),
+    st.none() | records,
+    texts,
 )
 
 
@@ -286,6 +288,22 @@ prompts = st.builds(
 def test_prompts_arrive_as_they_were(given_prompts: list[Prompt]) -> None:
     request = wire(roles.write_decode_request(Use("m"), given_prompts, Options()))
     assert roles.read_decode_request(request)[1] == given_prompts
+
+
+def test_a_schema_keeps_the_order_of_its_keys() -> None:
+    properties = {"zebra": {"type": "integer"}, "ant": {"minimum": 1.0}, "mole": {"const": 2**60}}
+    request = wire(
+        roles.write_decode_request(Use("m"), [Prompt("a", json_schema={"properties": properties})], Options())
+    )
+    schema = roles.read_decode_request(request)[1][0].json_schema
+    assert schema is not None
+    assert list(schema["properties"].items()) == list(properties.items())
+
+
+@pytest.mark.parametrize("schema", ["{", "[]", "3", "[" * 100_000])
+def test_schemas_that_are_none_are_refused_by_name(schema: str) -> None:
+    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.json_schema: is not"):
+        values.read_prompts([data_pb2.Prompt(text="a", json_schema=schema)])
 
 
 @FEW

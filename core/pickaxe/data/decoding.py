@@ -34,7 +34,8 @@ class Sampling:
 class Prompt:
     """What to continue: `text` as it is, or `messages` through the model's chat template.
 
-    `context` holds documents for methods that read some; with `allowed`, the output is exactly one of these.
+    `context` holds documents for methods that read some.  The output is exactly one of `allowed`, JSON text of a
+    value that `json_schema` allows, or a text that `regex` matches as a whole, where one of them is given.
     """
 
     text: str | None = None
@@ -43,6 +44,8 @@ class Prompt:
     sampling: Sampling = Sampling()
     allowed: tuple[str, ...] = ()
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    json_schema: Mapping[str, Json] | None = None
+    regex: str = ""
 
 
 FinishReason = Literal["", "stop", "length", "abstain"]

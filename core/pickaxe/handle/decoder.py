@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -38,6 +38,10 @@ def _violations(prompt: Prompt, row: int) -> Iterator[Violation]:
     place, sampling = f"prompts[{row}]", prompt.sampling
     if prompt.text is not None and prompt.messages:
         yield Violation(place, "has both text and messages; give one")
+    if bool(prompt.allowed) + (prompt.json_schema is not None) + bool(prompt.regex) > 1:
+        yield Violation(place, "has more than one of allowed, json_schema and regex; give one")
+    if prompt.json_schema is not None and not isinstance(prompt.json_schema, Mapping):
+        yield Violation(f"{place}.json_schema", f"is a {type(prompt.json_schema).__name__}, wanted an object")
     if sampling.n < 1:
         yield Violation(f"{place}.sampling.n", f"must be at least 1 (got {sampling.n})")
     if sampling.max_tokens is not None and sampling.max_tokens < 1:

@@ -19,15 +19,16 @@ _SAMPLING: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "n": (int,),
 }
-_TAKEN = ("messages", "context", "allowed", "sampling", "prompt")
+_TAKEN = ("messages", "context", "allowed", "sampling", "prompt", "json_schema", "regex")
 
 
 def prompt_of(item: Item, where: str, sampling: Sampling = Sampling(), chat: bool = False) -> Prompt:  # noqa: B008
     """The prompt that a record describes.
 
     Its text is the column `text` or `prompt`; `messages` (list of `{"role", "content"}`), `context` (texts or
-    items), `allowed` (texts) and `sampling` (an object, which wins over the argument) are optional; all else are
-    fields.  With `chat` a bare text becomes a user's message.  Raises `InvalidItems`.
+    items), `allowed` (texts), `json_schema` (an object), `regex` (text) and `sampling` (an object, which wins over
+    the argument) are optional; all else are fields.  With `chat` a bare text becomes a user's message.  Raises
+    `InvalidItems`.
     """
     prompt = item.get("prompt")
     text = item.text if item.text is not None or not isinstance(prompt, str) else prompt
@@ -43,6 +44,8 @@ def prompt_of(item: Item, where: str, sampling: Sampling = Sampling(), chat: boo
         _sampling(item, where, sampling),
         tuple(_texts(item, "allowed", where)),
         {name: value for name, value in item.fields.items() if name not in _TAKEN},
+        _json_schema(item, where),
+        _regex(item, where),
     )
 
 
@@ -66,6 +69,20 @@ def _context(item: Item, where: str) -> Iterator[Item]:
             yield Item(str(row), part)
         else:
             yield item_from_json(part, f"{where}.context[{row}]", str(row))
+
+
+def _json_schema(item: Item, where: str) -> Mapping[str, Any] | None:
+    schema = item.get("json_schema")
+    if schema is not None and not isinstance(schema, Mapping):
+        raise InvalidItems(f"{where}.json_schema", "is not an object")
+    return schema
+
+
+def _regex(item: Item, where: str) -> str:
+    pattern = item.get("regex")
+    if not isinstance(pattern, str | None):
+        raise InvalidItems(f"{where}.regex", "is not text")
+    return pattern or ""
 
 
 def _texts(item: Item, name: str, where: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from pickaxe.lm.attention import Contexts
 from pickaxe.lm.cache import KV, rotate
 from pickaxe.lm.engine import EngineSettings
 from pickaxe.lm.generate import Generation
+from pickaxe.lm.grammar import FollowGrammar, Grammar
 from pickaxe.lm.lm import LM
 from pickaxe.lm.processors import (
     FollowTrie,
@@ -13,7 +14,7 @@ from pickaxe.lm.processors import (
     WithoutTokens,
     same_tokenizer,
 )
-from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts
+from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts, refuse_grammars
 from pickaxe.lm.sampling import Draw, logsumexp
 from pickaxe.lm.transcript import Step, Transcript
 
@@ -23,8 +24,10 @@ __all__ = [
     "Contexts",
     "Draw",
     "EngineSettings",
+    "FollowGrammar",
     "FollowTrie",
     "Generation",
+    "Grammar",
     "LMParams",
     "LogitsProcessor",
     "OnlyTokens",
@@ -36,6 +39,7 @@ __all__ = [
     "logsumexp",
     "prompt_ids",
     "read_prompts",
+    "refuse_grammars",
     "rotate",
     "same_tokenizer",
 ]

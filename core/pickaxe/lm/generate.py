@@ -19,6 +19,7 @@ from pickaxe.randomness import generator
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
+    from pickaxe.lm.grammar import Grammar
     from pickaxe.tokenizers import Tokenizer
 
 
@@ -27,9 +28,9 @@ class Generation:
     """What to generate.  `sampling.n` continuations of one prompt, at most `batch` of them decoded together.
 
     `past` (one row) holds what comes before `prompt_ids` and was read already, e.g. an instruction that many
-    prompts share.  With `allowed`, every continuation is exactly one of these.  `sampling.max_tokens` None:
-    until the context is full; `seed` None: the call's.  A prompt that was read to its end comes as `past` with
-    `first`, the logits (vocab,) after it, and no `prompt_ids`.
+    prompts share.  With `allowed`, every continuation is exactly one of these; with `grammar`, it follows
+    that.  `sampling.max_tokens` None: until the context is full; `seed` None: the call's.  A prompt
+    that was read to its end comes as `past` with `first`, the logits (vocab,) after it, and no `prompt_ids`.
     """
 
     prompt_ids: Sequence[int]
@@ -39,6 +40,7 @@ class Generation:
     batch: int = 16
     past: KV | None = None
     first: np.ndarray | None = None
+    grammar: Grammar | None = None
 
 
 class Ticket:
@@ -99,6 +101,7 @@ class Ticket:
             stop=request.sampling.stop,
             processors=request.processors,
             allowed=request.allowed,
+            grammar=request.grammar,
         )
         return Row(self, transcript, generator(self._seed, "sample", sample))
 

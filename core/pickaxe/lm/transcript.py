@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from pickaxe.data import FinishReason
 from pickaxe.lm.processors import FollowTrie, LogitsProcessor, TokenTrie
 from pickaxe.lm.sampling import Draw, StopText
 from pickaxe.tokenizers import StreamDecoder, Tokenizer
+
+if TYPE_CHECKING:
+    from pickaxe.lm.grammar import FollowGrammar, Grammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Transcript:
     """What one sample has said so far.
 
     A method that draws tokens itself hands them to `take`; `draw` also draws.  Both end at a stop token, at a
-    stop string (which is cut off), at `limit` tokens, or where `allowed` leaves nothing to follow.
+    stop string (which is cut off), at `limit` tokens, or where `allowed` or `grammar` leaves nothing to follow.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Transcript:
         stop: Sequence[str] = (),
         processors: Sequence[LogitsProcessor] = (),
         allowed: TokenTrie | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         self.sample = sample
         self.generated: list[int] = []
@@ -52,8 +57,12 @@ class Transcript:
         self._ends = frozenset(tokenizer.eos_ids)
         self._decoder = StreamDecoder(tokenizer)
         self._stop = StopText(stop)
-        self._trie = FollowTrie(allowed, tokenizer.eos_ids) if allowed else None
-        self._processors = (*processors, self._trie) if self._trie else tuple(processors)
+        self._guides: list[FollowTrie | FollowGrammar] = []
+        if allowed is not None:
+            self._guides.append(FollowTrie(allowed, tokenizer.eos_ids))
+        if grammar is not None:
+            self._guides.append(grammar.follower())
+        self._processors = (*processors, *self._guides)
 
     @property
     def left(self) -> int:
@@ -76,7 +85,7 @@ class Transcript:
         self.generated.append(token)
         text, stopped = self._stop.push(self._decoder.push([token]))
         reason: FinishReason = ""
-        if stopped or token in self._ends or (self._trie and self._trie.finished(self.generated)):
+        if stopped or token in self._ends or any(guide.finished(self.generated) for guide in self._guides):
             reason = "stop"
         elif not self.left:
             reason = "length"

@@ -292,7 +292,7 @@ class Sampling(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., n: _Optional[int] = ...) -> None: ...
 
 class Prompt(_message.Message):
-    __slots__ = ("text", "messages", "context", "sampling", "allowed", "fields")
+    __slots__ = ("text", "messages", "context", "sampling", "allowed", "fields", "json_schema", "regex")
     class FieldsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -306,10 +306,14 @@ class Prompt(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    REGEX_FIELD_NUMBER: _ClassVar[int]
     text: str
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     context: _containers.RepeatedCompositeFieldContainer[Item]
     sampling: Sampling
     allowed: _containers.RepeatedScalarFieldContainer[str]
     fields: _containers.MessageMap[str, Field]
-    def __init__(self, text: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., context: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., allowed: _Optional[_Iterable[str]] = ..., fields: _Optional[_Mapping[str, Field]] = ...) -> None: ...
+    json_schema: str
+    regex: str
+    def __init__(self, text: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., context: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., allowed: _Optional[_Iterable[str]] = ..., fields: _Optional[_Mapping[str, Field]] = ..., json_schema: _Optional[str] = ..., regex: _Optional[str] = ...) -> None: ...

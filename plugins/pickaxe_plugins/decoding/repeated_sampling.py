@@ -16,7 +16,7 @@ from pydantic import Field
 from pickaxe import WHOLE_PROMPT, Call, Chunk, Example, InputField, Item, Method, MethodRef, Prompt, Sampling
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
-from pickaxe.lm import Generation, LMParams, Request, Step, TokenTrie, read_prompts
+from pickaxe.lm import Generation, Grammar, LMParams, Request, Step, TokenTrie, read_prompts
 from pickaxe_plugins.decoding._answers import Extract, canonical, extract, same
 from pickaxe_plugins.decoding._cost import Prices
 from pickaxe_plugins.decoding._sampling import InOrder, Sample
@@ -112,7 +112,7 @@ class RepeatedSampling(Method[Params]):
             self.params, self._scorer(self.params.verifier, "verifier"), self._scorer(self.params.rater, "rater")
         )
         judge.check(prompts)
-        asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling")
+        asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling", grammars=True)
         asked = [self._with_count(request) for request in asked]
         left = math.inf if call.budget is None else call.budget
         if self.params.may_end_early or left < sum(request.sampling.n for request in asked):
@@ -258,7 +258,8 @@ class _Run:
         request = self.request
         sampling = replace(request.sampling, n=self.allowed)
         trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
-        return Generation(request.ids, sampling, allowed=trie, batch=self.params.batch)
+        grammar = Grammar.of_prompt(request.prompt, lm.tokenizer)
+        return Generation(request.ids, sampling, allowed=trie, batch=self.params.batch, grammar=grammar)
 
     def _enough(self, sample: Sample) -> bool:
         if self.params.stop_at_first and sample.passed:

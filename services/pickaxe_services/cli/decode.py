@@ -68,8 +68,8 @@ def command(
       pickaxe decode repeated-sampling --input prompts.jsonl --output completions.jsonl
 
     A line of --input is {"text" or "prompt" or "messages": ..., "sampling": {...}, "context": [...], "allowed":
-    [...]}; one line of JSON per choice comes out, and records about a whole prompt have choice -1.  A killed run
-    goes on where it was when the same command is given again.
+    [...], "json_schema": {...}, "regex": ...}; one line of JSON per choice comes out, and records about a whole
+    prompt have choice -1.  A killed run goes on where it was when the same command is given again.
     """
     if bool(prompt) == bool(inputs):
         raise click.UsageError("give either --prompt or --input")

@@ -7,6 +7,7 @@ for what the wire cannot hold: integers beyond 2^53 in JSON, lone surrogates, ob
 from __future__ import annotations
 
 import datetime
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -259,6 +260,8 @@ def _write_prompt(prompt: Prompt, where: str) -> pb.Prompt:
             ),
             allowed=prompt.allowed,
             fields=write_fields(prompt.fields, where),
+            json_schema="" if prompt.json_schema is None else json.dumps(prompt.json_schema, allow_nan=False),
+            regex=prompt.regex,
         )
     except (UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
         raise InvalidItems(where, f"cannot be sent: {error}") from None
@@ -285,7 +288,19 @@ def _read_prompt(message: pb.Prompt, where: str) -> Prompt:
         ),
         allowed=tuple(message.allowed),
         fields=read_fields(message.fields, where),
+        json_schema=_read_schema(message.json_schema, f"{where}.json_schema") if message.json_schema else None,
+        regex=message.regex,
     )
+
+
+def _read_schema(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidItems(where, f"is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise InvalidItems(where, "is not a JSON object")
+    return schema
 
 
 # ---------------------------------------------------------------- use, options, timings, times, errors

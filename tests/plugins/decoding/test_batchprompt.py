@@ -223,6 +223,8 @@ def test_what_cannot_be_had_is_refused_by_name() -> None:
         logits.complete(Prompt("a", sampling=Sampling(temperature=1.0)))
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.messages"):
         decoder().complete(Prompt(messages=(Message("user", "a"),)))
+    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.regex: cannot be followed"):
+        decoder().complete(Prompt("a", regex="even|odd"))
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.allowed: is missing"):
         decoder(labels=[]).complete("a")
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.allowed: are 1; give at least 2"):

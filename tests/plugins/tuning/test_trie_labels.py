@@ -260,3 +260,5 @@ def test_wrong_prompts() -> None:
         decoded(labels=[])
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.sampling\.stop"):
         decoded(Prompt(TEXT, sampling=Sampling(stop=("x",))))
+    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.json_schema"):
+        decoded(Prompt(TEXT, json_schema={"type": "string"}))
