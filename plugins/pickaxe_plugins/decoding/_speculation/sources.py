@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 
-from pickaxe.errors import InvalidParams
 from pickaxe.lm import LMParams
 from pickaxe_plugins.decoding._speculation.drafts import Draft, ModelDraft, NgramDraft, same_vocabulary
-from pickaxe_plugins.decoding._speculation.tree import Head
+from pickaxe_plugins.decoding._speculation.head import first_tokens
 
 if TYPE_CHECKING:
     from pickaxe import Call
@@ -54,19 +52,3 @@ def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
     same_vocabulary(lm, target)
     head = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
     return lambda prompt, call: ModelDraft.begin(lm, prompt, call, head)
-
-
-def first_tokens(host: Host, name: str, lm: LM, size: int) -> Head:
-    """The head of a model for its first `size` token ids: states (R, width) to float32 logits (R, size).
-
-    A draft's time goes mostly into a head as wide as the vocabulary.  Merged vocabularies list frequent tokens
-    first, so a part of it finds nearly as many tokens in a fraction of the time.
-    """
-    from pickaxe.lm.weights import open_checkpoint
-
-    if size > lm.vocab_size:
-        raise InvalidParams("draft_vocab", f"is {size}; model {name!r} has {lm.vocab_size} tokens")
-    tensors = open_checkpoint(host.model_path(name)).tensors
-    part = "embedding" if lm.network.architecture.tied else "output"
-    matrix = np.ascontiguousarray(tensors.tensor(part)[:size].T)
-    return lambda states: np.asarray(states, np.float32) @ matrix
