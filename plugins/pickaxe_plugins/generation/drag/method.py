@@ -77,7 +77,10 @@ class Drag(Method[Params]):
     fitted = "optional"
     stages = ("documents", "retrieve", "trace")
     cost = "One model call per iteration, of whose prompt only the new end is read; one search per follow-up question."
-    reproduced = "The procedure and its costs; with SmolLM2-135M on synthetic two-hop questions see the method's page."
+    reproduced = (
+        "SmolLM2-135M on 60 synthetic two-hop questions: the gold answer gains 14.8 nat from 5 documents, 5.6 more "
+        "from 2 demonstrations; kept keys and values save 4.3 times the reading at n = 5."
+    )
 
     @classmethod
     def example(cls) -> Example:
