@@ -63,6 +63,7 @@ def test_fit() -> None:
         )
     ]  # fmt: skip
     handle = pickaxe.scorer("rag-allocation", standardise=False, epsilon=LAW["epsilon"]).fit(examples)
+    assert handle.artifact is not None
     stored = handle.artifact.read_json("law.json")
     law = stored["law"]
     assert law["a"] == pytest.approx(expected["a"], abs=TOLERANCE["fit"])
