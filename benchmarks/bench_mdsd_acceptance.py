@@ -16,7 +16,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.host import default_host
 from pickaxe_plugins.decoding._speculation.multidraft import Law, RatioOrder
-from pickaxe_plugins.decoding._speculation.multiverify import PAIRS, Rule, draw, trial
+from pickaxe_plugins.decoding._speculation.multiverify import PAIRS, Rule, acceptance, draw, trial
 from pickaxe_plugins.decoding._speculation.transport import Distribution
 
 RUNS = 7
@@ -39,6 +39,8 @@ def run() -> Iterator[dict[str, Any]]:
     positions = real_pair()
     for n in (2, 4):
         yield from means("SmolLM2-135M and its small draft", positions, n)
+    for temperature in (1.0, 0.7, 0.4):
+        yield greedy_against_distinct(positions, temperature)
 
 
 def pair(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +146,20 @@ def means(name: str, positions: list[tuple[np.ndarray, np.ndarray]], n: int) -> 
         gap = columns[high] - columns[low]
         note = f"standard error {gap.std(ddof=1) / np.sqrt(len(gap)):.4f}"
         yield row(f"{name}, n = {n}: {high} - {low}", float(gap.mean()), None, "probability", len(items), note)
+
+
+def greedy_against_distinct(positions: list[tuple[np.ndarray, np.ndarray]], temperature: float) -> dict[str, Any]:
+    """Both laws with the verifiers that a decoder has for them: greedy_optimal and recursive rejection."""
+    random = np.random.default_rng(0)
+    found = []
+    for pair_of in positions:
+        target, draft = (each ** (1 / temperature) for each in pair_of)
+        arrays = target / target.sum(), draft / draft.sum()
+        found.append([acceptance(law, rule, *arrays, 4, 1000, random) for law, rule in (PAIRS[0], ("without", "rrs"))])
+    greedy, distinct = np.mean(found, axis=0)
+    note = "ours greedy_optimal, peer rrs_without"
+    name = f"SmolLM2-135M and its small draft, n = 4, temperature {temperature}"
+    return row(name, float(greedy), float(distinct), "probability", len(positions), note)
 
 
 def median(work: Callable[[], object], runs: int = RUNS) -> float:

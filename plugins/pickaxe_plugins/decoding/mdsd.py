@@ -44,7 +44,7 @@ class Params(DraftParams):
     num_drafts: int = Field(4, ge=1, le=16, description="Drafts of a position (n); with auto the most.")
     depth: int = Field(4, ge=1, le=16, description="Tokens ahead (L); with auto the most.")
     width: int = Field(
-        4, ge=1, le=64, description="Nodes of a level that are drafted on from, the draft's most probable ones."
+        2, ge=1, le=64, description="Nodes of a level that are drafted on from, the draft's most probable ones."
     )
     law: Law = Field("greedy", description="How drafts are chosen; with verify=auto, to begin with.")
     verify: Literal["auto"] | Rule = Field(

@@ -16,6 +16,7 @@ from scipy.optimize import linprog
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams
+from pickaxe.host import default_host
 from pickaxe_plugins.decoding._speculation.multidraft import (
     Law,
     RatioOrder,
@@ -224,6 +225,25 @@ def test_means_of_random_pairs_of_2000_tokens() -> None:
     table = np.array(rows)
     assert np.all(np.diff(table[:, :5], axis=1) > 0)
     np.testing.assert_allclose(table.mean(axis=0), [0.634, 0.727, 0.751, 0.803, 0.815, 0.708], atol=0.03)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_means_of_a_pair_of_models(n: int) -> None:
+    """The shipped model and its first layer; the benchmark has SmolLM2 and the shipped model."""
+    host = default_host()
+    target, draft = host.lm("draft"), host.lm("draft", layers=1)
+    ids = target.tokenizer.encode(
+        "The quick brown fox jumps over the lazy dog, and then it sleeps. One and one is two."
+    )
+    rows = [np.exp(lm.full_logprobs(ids).astype(np.float64)) for lm in (target, draft)]
+    items = [
+        Item(str(place), fields={"target": t / t.sum(), "draft": d / d.sum()})
+        for place, (t, d) in enumerate(zip(*rows, strict=True))
+    ]
+    scores = pickaxe.scorer("mdsd-acceptance", n=n, samples=0).score(items)
+    mean = [scores[name].mean() for name in ("rrs_with", "k_sequential", "optimal_with", "optimal_without")]
+    assert np.all(np.diff(mean) > 0)
+    assert mean[3] - mean[2] > 0.002
 
 
 # ---------------------------------------------------------------- the scorer

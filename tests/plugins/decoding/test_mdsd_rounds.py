@@ -94,16 +94,17 @@ def test_auto_takes_what_would_have_accepted_more() -> None:
 def test_what_is_counted_is_over_the_tokens_of_both() -> None:
     sparse = Distribution(np.array([0.5, 0.5]), np.array([1, 4]))
     other = Distribution(np.array([0.25, 0.75 - 1e-9, 1e-9]), np.array([0, 1, 5]))
-    dense = Distribution(np.array([0.0, 0.1, 0.9, 0.0, 0.0, 0.0]))
+    dense = Distribution(np.array([0.0, 0.1, 0.9]))
+    longer = Distribution(np.array([0.0, 0.1, 0.0, 0.0, 0.9]))
     found = [
         [each.round(6).tolist() for each in worth_counting(*pair)]
-        for pair in ((sparse, other), (sparse, dense), (dense, sparse), (dense, dense))
+        for pair in ((sparse, other), (sparse, dense), (dense, sparse), (dense, longer))
     ]
     assert found == [
         [[0.0, 0.5, 0.5], [0.25, 0.75, 0.0]],
         [[0.5, 0.0, 0.5], [0.1, 0.9, 0.0]],
         [[0.1, 0.9, 0.0], [0.5, 0.0, 0.5]],
-        [[0.1, 0.9], [0.1, 0.9]],
+        [[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]],
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -19,9 +20,16 @@ from pickaxe_plugins.decoding._speculation.transport import Distribution
 SAMPLES = 200_000
 
 
-def distribution(values: np.ndarray, sparse: bool) -> Distribution:
+Kind = Literal["dense", "sparse", "short"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def distribution(values: np.ndarray, kind: Kind) -> Distribution:
+    """Over the whole vocabulary, over the tokens that there are, or over those up to the last one that there is."""
     ids = np.flatnonzero(values)
-    return Distribution(values[ids], ids) if sparse else Distribution(values)
+    if kind == "sparse":
+        return Distribution(values[ids], ids)
+    return Distribution(values[: ids[-1] + 1] if kind == "short" else values)
 
 
 def over(found: Distribution, size: int) -> np.ndarray:
@@ -43,33 +51,33 @@ def accepted(law: Law, rule: Rule, target: np.ndarray, draft: np.ndarray, n: int
     return acceptance(law, rule, target, draft, n, 0, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("size", "n"), [(3, 2), (3, 1), (4, 3), (5, 4), (3, 5)])
 @pytest.mark.parametrize(("law", "rule"), PAIRS)
-def test_output_is_the_target_exactly(law: Law, rule: Rule, size: int, n: int, sparse: bool) -> None:
+def test_output_is_the_target_exactly(law: Law, rule: Rule, size: int, n: int, kind: Kind) -> None:
     same = next(pairs(size))[0]
     for target, draft in [*pairs(size), (same, same)]:
         found, taken = np.zeros(size), 0.0
         for drafts, chance in sequences(law, draft, n).items():
-            tried = trial(law, rule, distribution(target, sparse), distribution(draft, sparse), drafts)
+            tried = trial(law, rule, distribution(target, kind), distribution(draft, kind), drafts)
             tokens, share = outcome(tried, size)
             found, taken = found + chance * tokens, taken + chance * share
         np.testing.assert_allclose(found, target, atol=1e-9)
         assert taken == pytest.approx(accepted(law, rule, target, draft, n), abs=1e-9)
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("law", "rule"), PAIRS)
-def test_output_of_many_samples(law: Law, rule: Rule, sparse: bool) -> None:
+def test_output_of_many_samples(law: Law, rule: Rule, kind: Kind) -> None:
     """The chances and residuals of every sequence of drafts, put to as many uniform numbers as it is drawn often."""
     size, n = 6, 3
-    random = np.random.default_rng([len(law), len(rule), sparse])
+    random = np.random.default_rng([len(law), len(rule), len(kind)])
     for target, draft in pairs(size, 4):
         laws = sequences(law, draft, n)
         counts = random.multinomial(SAMPLES, list(laws.values()))
         tokens, taken = np.zeros(size), 0
         for drafts, count in zip(laws, counts, strict=True):
-            tried = trial(law, rule, distribution(target, sparse), distribution(draft, sparse), drafts)
+            tried = trial(law, rule, distribution(target, kind), distribution(draft, kind), drafts)
             found, share = sampled(tried, size, int(count), random)
             tokens, taken = tokens + found, taken + share
         here = target > 0
@@ -137,14 +145,14 @@ def test_selection_follows_the_chances(law: Law, rule: Rule) -> None:
             assert script.used == used
 
 
-@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("law", ["greedy", "without", "with"])
-def test_drafts_follow_their_law(law: Law, sparse: bool) -> None:
+def test_drafts_follow_their_law(law: Law, kind: Kind) -> None:
     random = np.random.default_rng(7)
     for _, draft in pairs(4, 4):
         laws = sequences(law, draft, 3)
         places = {drafts: place for place, drafts in enumerate(laws)}
-        given = distribution(draft, sparse)
+        given = distribution(draft, kind)
         counts = np.bincount([places[tuple(draw(law, given, 3, random))] for _ in range(4000)], minlength=len(laws))
         assert pvalue(counts, np.array(list(laws.values()))) > 1e-4
 
