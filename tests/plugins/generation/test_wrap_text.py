@@ -20,6 +20,7 @@ from pickaxe_plugins.generation.wrap import (
     mixed,
     parse_qa,
     passages,
+    projected,
     styles,
     write_qa,
 )
@@ -278,3 +279,17 @@ def test_documents_of_a_style_keep_their_order() -> None:
 def test_a_counter_is_any_function() -> None:
     counter: Callable[[str], int] = len
     assert [each.tokens for each in passages("aa bb. cc", 6, counter)] == [6, 2]
+
+
+# ---------------------------------------------------------------- what a run will cost
+
+
+def test_a_run_is_projected() -> None:
+    documents = ["one two three four. " * 30, "five six. seven"]
+    found = projected(documents, styles("medium", "qa"), 10.0, cap=40)
+    assert (found.documents, found.passages, found.rephrases) == (2, 4, 8)
+    assert found.output_tokens == 2 * 123
+    assert found.most_tokens == 2 * 4 * 64
+    assert found.hours == pytest.approx(246 / 10 / 3600)
+    heavy = (parse(Style, {"name": "medium", "n": 3, "weight": 3}), *styles("qa"))
+    assert projected(documents, heavy, 10.0, cap=40, draw=True).rephrases == 4 * (0.75 * 3 + 0.25)

@@ -5,12 +5,14 @@ from pickaxe_plugins.generation.wrap._chunks import Passage, count_words, passag
 from pickaxe_plugins.generation.wrap._cleaning import Cleaned, Cleaning, cleaned, parse_qa, write_qa
 from pickaxe_plugins.generation.wrap._method import Wrap
 from pickaxe_plugins.generation.wrap._mix import interleaved, mixed
+from pickaxe_plugins.generation.wrap._projection import Projection, projected
 from pickaxe_plugins.generation.wrap._styles import Style, styles
 
 __all__ = [
     "Cleaned",
     "Cleaning",
     "Passage",
+    "Projection",
     "Style",
     "Wrap",
     "WrapCheck",
@@ -20,6 +22,7 @@ __all__ = [
     "mixed",
     "parse_qa",
     "passages",
+    "projected",
     "styles",
     "write_qa",
 ]

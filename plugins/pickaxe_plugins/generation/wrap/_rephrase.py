@@ -123,19 +123,23 @@ class _Answer:
     """The chunks of one prompt."""
 
     def __init__(self) -> None:
-        self.whole = False
-        """Known to be complete: not all decoders say so, by a record about the whole prompt."""
+        self._told = False
         self._chosen = 0
         self._pieces: list[str] = []
         self._reasons: dict[int, FinishReason] = {}
         self._usages: dict[int, Mapping[str, float]] = {}
         self._selected: str | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Known to be complete: by a record about the whole prompt, which not all decoders give."""
+        return self._told and bool(self._reasons)
+
     def add(self, chunk: Chunk) -> None:
         if chunk.usage:
             self._usages[chunk.choice] = chunk.usage
         if chunk.choice == WHOLE_PROMPT:
-            self.whole = True
+            self._told = True
             record = chunk.record or {}
             if isinstance(record.get("text"), str):
                 self._selected = record["text"]
@@ -148,7 +152,8 @@ class _Answer:
 
     def written(self) -> Written:
         text = "".join(self._pieces) if self._selected is None else self._selected
-        return Written(text, self._reasons.get(self._chosen, ""), self._usage())
+        reason = self._reasons.get(self._chosen) or next(iter(self._reasons.values()))
+        return Written(text, reason, self._usage())
 
     def _usage(self) -> Mapping[str, float]:
         """Of the whole prompt where the decoder says it, else the sum over its choices."""
