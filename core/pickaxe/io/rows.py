@@ -19,7 +19,7 @@ def score_rows(ids: Sequence[str], scores: Scores) -> list[Row]:
     comparing for equality works without a cast.
     """
     columns = [values.tolist() for values in scores.columns.values()]
-    names = ["id", *("id_" if name == "id" else name for name in scores.columns)]
+    names = ["id", *column_names(scores.columns)]
     flag_name, segments_name = free_names(scores.columns)
     rows = [dict(zip(names, map(_plain, values), strict=True)) for values in zip(ids, *columns, strict=True)]
     for flag in scores.flags:
@@ -29,6 +29,11 @@ def score_rows(ids: Sequence[str], scores: Scores) -> list[Row]:
     for row, segments in zip(rows, scores.segments, strict=False):
         row[segments_name] = [[part.start, part.end, part.score] for part in segments]
     return rows
+
+
+def column_names(columns: Iterable[str]) -> list[str]:
+    """What the method's columns are called in a row: `id_` if it has one called `id`."""
+    return ["id_" if name == "id" else name for name in columns]
 
 
 def free_names(columns: Iterable[str]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from pickaxe.data import Column, DType
 from pickaxe.errors import InvalidParams
 from pickaxe.extras import require
 from pickaxe.io.files import COMPRESSIONS
-from pickaxe.io.rows import Row, free_names
+from pickaxe.io.rows import Row, column_names, free_names
 
 OutputFormat = Literal["jsonl", "csv", "tsv", "parquet"]
 _SUFFIXES: Mapping[str, OutputFormat] = {
@@ -107,7 +107,8 @@ def encoding(path: str | os.PathLike[str], tables: bool = True) -> Encoding:
 
 def score_columns(columns: Sequence[Column], segments: bool = False) -> dict[str, DType]:
     """The columns of a table of scores."""
-    declared: dict[str, DType] = {"id_" if each.name == "id" else each.name: each.dtype for each in columns}
+    names = column_names(each.name for each in columns)
+    declared: dict[str, DType] = dict(zip(names, (each.dtype for each in columns), strict=True))
     extra = free_names(declared)[: 2 if segments else 1]
     return {"id": "str", **declared, **dict.fromkeys(extra, "str")}
 

@@ -2,5 +2,21 @@
 
 from pickaxe.report.figure import Axis, Figure, Kind, Scale, Series, explain, explained
 from pickaxe.report.page import Page, Table
+from pickaxe.report.run import Run, run_page, scores_page
+from pickaxe.report.tally import Tally
 
-__all__ = ["Axis", "Figure", "Kind", "Page", "Scale", "Series", "Table", "explain", "explained"]
+__all__ = [
+    "Axis",
+    "Figure",
+    "Kind",
+    "Page",
+    "Run",
+    "Scale",
+    "Series",
+    "Table",
+    "Tally",
+    "explain",
+    "explained",
+    "run_page",
+    "scores_page",
+]

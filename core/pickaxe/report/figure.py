@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pickaxe.errors import MethodFailed
 
@@ -16,7 +16,6 @@ Kind = Literal["line", "points", "bars", "band"]
 Scale = Literal["linear", "log"]
 Numbers = tuple[float | None, ...]
 """None is a gap: no value there."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,12 @@ class Axis:
     unit: str = ""
     scale: Scale = "linear"
     categories: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # any texts are taken, a tuple is kept
+
+        def __init__(
+            self, label: str, unit: str = "", scale: Scale = "linear", categories: Iterable[str] = ()
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         _text(self.label, "an axis: label")
@@ -66,6 +71,18 @@ class Series:
     low: Numbers | None = None
     high: Numbers | None = None
 
+    if TYPE_CHECKING:  # any numbers are taken, tuples are kept
+
+        def __init__(
+            self,
+            name: str,
+            kind: Kind,
+            x: Iterable[float | None],
+            y: Iterable[float | None],
+            low: Iterable[float | None] | None = None,
+            high: Iterable[float | None] | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         _text(self.name, "a series: name")
         where = f"series {self.name!r}"
@@ -104,6 +121,10 @@ class Figure:
     y: Axis
     series: tuple[Series, ...]
     note: str = ""
+
+    if TYPE_CHECKING:  # any series are taken, a tuple is kept
+
+        def __init__(self, title: str, x: Axis, y: Axis, series: Iterable[Series], note: str = "") -> None: ...
 
     def __post_init__(self) -> None:
         _text(self.title, "a figure: title")

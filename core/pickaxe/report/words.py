@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pickaxe.report.figure import Axis, Figure, Numbers, Series
@@ -48,6 +50,8 @@ def cell(value: Any) -> str:
             return number(value)
         case list() | tuple():
             return ", ".join(cell(part) for part in value)
+        case Mapping():
+            return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return str(value)
 
 
