@@ -12,6 +12,8 @@ import numpy as np
 from pickaxe.testing.check import Failed
 
 _TIMES = ("timings",)
+_IN_TIME = ("seconds", "_ms")
+"""Ends of the names of counters that hold a time."""
 
 
 def plain(value: Any) -> Any:
@@ -26,7 +28,7 @@ def plain(value: Any) -> Any:
         case float():
             return _number(value)
         case Mapping():
-            return {str(key): plain(part) for key, part in value.items() if not str(key).endswith("seconds")}
+            return {str(key): plain(part) for key, part in value.items() if not str(key).endswith(_IN_TIME)}
         case str() | bytes() | None | bool() | int():
             return value
         case Iterable():

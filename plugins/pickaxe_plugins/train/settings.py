@@ -19,7 +19,7 @@ class Shape(pickaxe.Params):
 
     layers: int = Field(default=4, ge=1, description="Layers.")
     width: int = Field(default=128, ge=GRAIN, multiple_of=GRAIN, description="Size of the hidden states.")
-    heads: int = Field(default=4, ge=1, description="Attention heads; width / heads is a multiple of 8.")
+    heads: int = Field(default=4, ge=1, description="Attention heads; width / heads is a multiple of 16.")
     kv_heads: int = Field(default=2, ge=1, description="Heads of keys and values, which divide the heads.")
     context: int = Field(default=2048, ge=16, description="Most tokens it reads.")
 
@@ -27,8 +27,8 @@ class Shape(pickaxe.Params):
     def _divides(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
-        if self.width % (8 * self.heads):
-            raise ValueError(f"width {self.width} must be a multiple of 8 * heads, that is of {8 * self.heads}")
+        if self.width % (16 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of 16 * heads, that is of {16 * self.heads}")
         return self
 
     def architecture(self, vocab: int) -> Architecture:

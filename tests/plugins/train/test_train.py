@@ -157,7 +157,7 @@ def test_the_mean_loss_is_that_of_the_texts_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        ({"heads": 3, "kv_heads": 3}, "multiple of 8"),
+        ({"heads": 3, "kv_heads": 3}, "multiple of 16"),
         ({"kv_heads": 3}, "must divide heads"),
         ({"width": 48}, "width"),
     ],

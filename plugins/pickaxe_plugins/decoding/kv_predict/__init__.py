@@ -3,6 +3,7 @@
 The decoder is `kv-predict` (arXiv 2410.08391); its parts can be used alone.
 """
 
+from pickaxe_plugins.decoding.kv_predict._graph import write_graph
 from pickaxe_plugins.decoding.kv_predict._layers import kept_layers, nearest_map, prefill_share, spread_map
 from pickaxe_plugins.decoding.kv_predict._loss import losses
 from pickaxe_plugins.decoding.kv_predict._method import KVPredict, Params
@@ -19,4 +20,5 @@ __all__ = [
     "predict",
     "prefill_share",
     "spread_map",
+    "write_graph",
 ]

@@ -1,8 +1,8 @@
 """From texts to an artifact, and from an artifact to a reader.
 
 An artifact holds the auxiliary model (`model.safetensors`, `config.json` and the tokenizer, which other readers of
-Llama models open too), the predictor (`predictor.safetensors`) and `map.json`: the layer map, the base's digest and
-what was measured.
+Llama models open too), the predictor (`predictor.onnx`, and `predictor.safetensors` to go on from) and `map.json`: the
+layer map, the base's digest and what was measured.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from pickaxe.errors import ArtifactCorrupt, ArtifactMismatch, InvalidItems, Inva
 from pickaxe.extras import require
 from pickaxe.lm import same_tokenizer
 from pickaxe.lm.weights import Architecture, Checkpoint, open_checkpoint
+from pickaxe_plugins.decoding.kv_predict._graph import write_graph
 from pickaxe_plugins.decoding.kv_predict._layers import kept_layers, nearest_map, prefill_share, spread_map
-from pickaxe_plugins.decoding.kv_predict._predictor import norms, shapes
-from pickaxe_plugins.decoding.kv_predict._reader import Reader
+from pickaxe_plugins.decoding.kv_predict._predictor import shapes
 from pickaxe_plugins.decoding.kv_predict._training import Arrays, Pairing, Trainer, pruned, windows
 from pickaxe_plugins.train import llama
 
 if TYPE_CHECKING:
     from pickaxe.host import Host
-    from pickaxe.lm import LM
     from pickaxe.tokenizers import Tokenizer
     from pickaxe_plugins.decoding.kv_predict._method import Params
 
-MAP, PREDICTOR, START = "map.json", "predictor.safetensors", "start.safetensors"
+MAP, GRAPH, PREDICTOR, START = "map.json", "predictor.onnx", "predictor.safetensors", "start.safetensors"
 TYPICAL = 256
 """Tokens of the prompt at which the shares of operations are given."""
 
@@ -149,8 +148,11 @@ class Fitting:
         llama.save(tree["aux"], pairing.aux, self.out.path)
         tokenizer.save(self.out.path)
         stored = {name: np.ascontiguousarray(array) for name, array in tree["predictor"].items()}
-        stored |= norms(base, pairing.base)
         require("safetensors.numpy", extra="cpu").save_file(stored, str(self.out.file(PREDICTOR)))
+        if pairing.base.qk_norm:
+            own = [base[f"layers.{layer}.k_norm"] for layer in range(pairing.base.layers)]
+            stored["key_norm"] = np.stack(own)
+        write_graph(stored, pairing.layer_map, pairing.base, pairing.aux, self.out.file(GRAPH))
         self.out.file(START).unlink()
         self.out.finish("train")
 
@@ -196,24 +198,11 @@ def _check_base(record: Mapping[str, Any], digest: str) -> None:
 
 
 def _arrays(path: Path, pairing: Pairing) -> Arrays:
-    """The predictor's arrays, without the key norms beside them."""
-    stored = require("safetensors.numpy", extra="cpu").load_file(str(path))
-    return {name: stored[name] for name in shapes(pairing.base, pairing.aux)}
-
-
-def open_reader(base: LM, aux: LM, layer_map: Sequence[int], predictor: Path) -> Reader:
-    """What decodes with a fitted predictor; raises `ArtifactCorrupt` where map, predictor and models do not fit."""
-    arrays = require("safetensors.numpy", extra="cpu").load_file(str(predictor))
-    same_tokenizer(base.tokenizer, aux.tokenizer)
-    wanted = shapes(base.network.architecture, aux.network.architecture)
-    if base.network.architecture.qk_norm:
-        wanted["key_norm"] = (base.network.architecture.layers, base.network.architecture.head_size)
+    arrays: Arrays = require("safetensors.numpy", extra="cpu").load_file(str(path))
+    wanted = shapes(pairing.base, pairing.aux)
     found = {name: array.shape for name, array in arrays.items()}
-    in_range = all(0 <= source < aux.network.architecture.layers for source in layer_map)
-    if found != wanted or not in_range or len(layer_map) != base.network.architecture.layers:
+    if found != wanted:
         raise ArtifactCorrupt(
-            f"{predictor.parent} holds a predictor of shapes {found} and layer map {list(layer_map)}, the two models "
-            f"need {wanted} and layers 0 to {aux.network.architecture.layers - 1}",
-            metadata={"artifact": predictor.parent},
+            f"{path} holds arrays of shapes {found}, the two models need {wanted}", metadata={"path": path}
         )
-    return Reader(base, aux, layer_map, arrays)
+    return arrays

@@ -14,13 +14,13 @@ from pickaxe.errors import ArtifactMismatch, Unmet
 from pickaxe.extras import require
 from pickaxe.hooks import hookimpl
 from pickaxe.lm import LMParams, Request, read_prompts
-from pickaxe_plugins.decoding.kv_predict._fitting import MAP, PREDICTOR, Fitting, open_reader
+from pickaxe_plugins.decoding.kv_predict._fitting import GRAPH, MAP, Fitting
 from pickaxe_plugins.decoding.kv_predict._loss import Loss
+from pickaxe_plugins.decoding.kv_predict._reader import Reader
 from pickaxe_plugins.train.settings import Recipe
 
 if TYPE_CHECKING:
     from pickaxe.lm import KV, LM
-    from pickaxe_plugins.decoding.kv_predict._reader import Reader
 
 
 class Params(LMParams):
@@ -162,7 +162,7 @@ class KVPredict(Method[Params]):
             if max(measured["k_loss/average"], measured["v_loss/average"]) > self.params.max_error:
                 return None
         aux = self.host.lm_at(self.artifact.path, self.params.precision)
-        return open_reader(base, aux, record["map"], self.artifact.file(PREDICTOR))
+        return Reader.open(base, aux, record["map"], self.artifact.file(GRAPH))
 
     def _pasts(self, group: Sequence[Request], reader: Reader | None, call: Call) -> list[KV | None]:
         """Predicted caches, for those prompts that are long enough."""

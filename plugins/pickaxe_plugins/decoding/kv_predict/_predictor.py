@@ -6,7 +6,7 @@ Its arrays are `key_weight` and `value_weight` (layers, base size, auxiliary siz
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,9 +104,3 @@ def _with_one(x: np.ndarray) -> np.ndarray:
 
 def _add(sums: dict[tuple[str, int], np.ndarray], key: tuple[str, int], more: np.ndarray) -> None:
     sums[key] = sums[key] + more if key in sums else more
-
-
-def norms(weights: Mapping[str, np.ndarray], base: Architecture) -> Iterable[tuple[str, np.ndarray]]:
-    """The base's key norms, which a reader of its cache needs beside the predictor."""
-    if base.qk_norm:
-        yield "key_norm", np.stack([np.asarray(weights[f"layers.{layer}.k_norm"]) for layer in range(base.layers)])
