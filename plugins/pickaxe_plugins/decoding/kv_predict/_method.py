@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
 
 import pydantic
 from pydantic import Field
@@ -143,8 +144,7 @@ class KVPredict(Method[Params]):
         for start in range(0, len(asked), params.batch):
             group = asked[start : start + params.batch]
             begun = time.monotonic()
-            for request, past in zip(group, self._pasts(group, reader, call), strict=True):
-                yield from _chunks(base, request, past, begun, call)
+            yield from _chunks(base, group, self._pasts(group, reader, call), begun, call)
 
     def _reader(self, base: LM) -> Reader | None:
         """None where predictions are not good enough."""
@@ -178,32 +178,41 @@ class KVPredict(Method[Params]):
         return pasts
 
 
-def _chunks(lm: LM, request: Request, past: KV | None, begun: float, call: Call) -> Iterator[Chunk]:
+def _chunks(lm: LM, group: Sequence[Request], pasts: Sequence[KV | None], begun: float, call: Call) -> Iterator[Chunk]:
     """One chunk per token; the last of each choice says what it took."""
     from pickaxe.lm import Generation, TokenTrie
 
-    predicted = 0 if past is None else past.width
-    trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
-    generation = Generation(request.ids[predicted:], request.sampling, allowed=trie, past=past)
-    counts: dict[int, int] = {}
-    waited: dict[int, float] = {}
-    for step in lm.generate(generation, call):
-        counts[step.sample] = counts.get(step.sample, 0) + 1
-        waited.setdefault(step.sample, 1e3 * (time.monotonic() - begun))
-        usage: dict[str, Any] = {}
-        if step.finish_reason:
-            usage = {
-                "prompt_tokens": len(request.ids),
-                "predicted_tokens": predicted,
-                "completion_tokens": counts[step.sample],
-                "ttft_ms": waited[step.sample],
-            }
-        yield Chunk(
-            request.row,
-            step.sample,
-            step.text,
-            (step.token_id,),
-            (min(step.logprob, 0.0),),
-            finish_reason=step.finish_reason,
-            usage=usage,
+    predicted = [0 if past is None else past.width for past in pasts]
+    asked = [
+        Generation(
+            request.ids[known:],
+            request.sampling,
+            allowed=TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None,
+            past=past,
         )
+        for request, known, past in zip(group, predicted, pasts, strict=True)
+    ]
+    counts: dict[tuple[int, int], int] = {}
+    waited: dict[tuple[int, int], float] = {}
+    with closing(lm.generate_all(asked, call)) as steps:
+        for place, step in steps:
+            choice = place, step.sample
+            counts[choice] = counts.get(choice, 0) + 1
+            waited.setdefault(choice, 1e3 * (time.monotonic() - begun))
+            usage: dict[str, float] = {}
+            if step.finish_reason:
+                usage = {
+                    "prompt_tokens": len(group[place].ids),
+                    "predicted_tokens": predicted[place],
+                    "completion_tokens": counts[choice],
+                    "ttft_ms": waited[choice],
+                }
+            yield Chunk(
+                group[place].row,
+                step.sample,
+                step.text,
+                (step.token_id,),
+                (min(step.logprob, 0.0),),
+                finish_reason=step.finish_reason,
+                usage=usage,
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +185,13 @@ def plain(base: Path, prompt: str, **sampling: Any) -> Completion:
 
 def test_the_base_reads_one_token_on_all_others(fitted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Generation] = []
-    generate: Callable[..., Any] = LM.generate
+    generate: Callable[..., Any] = LM.generate_all
 
-    def spy(self: LM, request: Generation, call: Call) -> Any:
-        asked.append(request)
-        return generate(self, request, call)
+    def spy(self: LM, requests: Sequence[Generation], call: Call) -> Any:
+        asked.extend(requests)
+        return generate(self, requests, call)
 
-    monkeypatch.setattr(LM, "generate", spy)
+    monkeypatch.setattr(LM, "generate_all", spy)
     decoder = pickaxe.decoder("kv-predict", artifact=fitted)
     (found,) = decoder.complete(text(1))
     ids = decoder.opened.host.lm(decoder.params.model, "fp32").tokenizer.encode(text(1))
