@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +25,7 @@ from pickaxe import (
     Span,
     metrics,
 )
+from pickaxe.answers import exact_match, token_f1
 from pickaxe.errors import InvalidItems, Violation
 from pickaxe.hooks import hookimpl
 
@@ -293,22 +291,3 @@ def rank_of_gold(hits: Sequence[Hit], document: str, answer: Span) -> int:
         if hit.id == document and any(span.start <= answer.start and answer.end <= span.end for span in hit.spans):
             return rank
     return 0
-
-
-def answer_words(text: str) -> list[str]:
-    """Words as answers are compared: lower case, compatible Unicode forms, no punctuation; accents stay."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
-
-
-def exact_match(answer: str, right: str) -> float:
-    """1.0 when both have the same words in the same order."""
-    return float(answer_words(answer) == answer_words(right))
-
-
-def token_f1(answer: str, right: str) -> float:
-    """Harmonic mean of precision and recall of the words that both have; 1 when neither has any."""
-    given, wanted = answer_words(answer), answer_words(right)
-    if not given and not wanted:
-        return 1.0
-    common = (Counter(given) & Counter(wanted)).total()
-    return 2 * common / (len(given) + len(wanted))

@@ -14,7 +14,7 @@ from pickaxe import Call, Item, Prompt, Sampling
 from pickaxe.errors import DoesNotFit
 from pickaxe_plugins.generation.drag.desk import Desk
 from pickaxe_plugins.generation.drag.dialogue import Choose, Dialogue, ModelCall, Question, Write, Written
-from pickaxe_plugins.generation.drag.method import Params, is_right
+from pickaxe_plugins.generation.drag.method import Params
 from pickaxe_plugins.generation.drag.plan import Block, Lengths, Limits, Theta, fitting, plan
 from pickaxe_plugins.generation.drag.prompt import (
     FINAL,
@@ -236,10 +236,3 @@ def test_demonstrations_survive_json() -> None:
     assert Demonstration.from_json(one.to_json(), 2).passages[0].text == "one two"
     assert one.label(False) == ["Question: q ?\n", "Answer: x\n", "\n"]
     assert one.label(True)[1:] == ["Follow up: r ?\n", "So the final answer is: x\n", "\n"]
-
-
-def test_right_answers() -> None:
-    assert is_right("It is the Rhine.", "rhine")
-    assert not is_right("The Rhinegold", "Rhine")
-    assert not is_right("It is the Rhine.", "Rhine", "exact")
-    assert is_right("Rhine!", "the rhine".removeprefix("the "), "exact")

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import pickaxe
 from pickaxe import Column, Hit, Item, Items, Method, Scores, Span, catalog
+from pickaxe.answers import exact_match, token_f1
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
-from pickaxe_plugins.retrieval.rag_relative import exact_match, rank_of_gold, token_f1
+from pickaxe_plugins.retrieval.rag_relative import rank_of_gold
 
 GOLD = "gold chunk"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,6 +12,7 @@ import pydantic
 from pydantic import Field
 
 from pickaxe import Artifact, Call, Chunk, Example, InputField, Item, Method, MethodRef, Progress, Prompt, Sampling
+from pickaxe.answers import contains_answer, exact_match
 from pickaxe.artifact import ArtifactWriter
 from pickaxe.errors import ArtifactMismatch, InvalidItems, Unmet
 from pickaxe.hooks import hookimpl
@@ -265,7 +264,7 @@ class Drag(Method[Params]):
             for dialogue in desk.answered(questions, call):
                 each = made[dialogue.question.row]
                 assert dialogue.answer is not None
-                if is_right(dialogue.answer.text, each.answer, params.right):
+                if (contains_answer if params.right == "contains" else exact_match)(dialogue.answer.text, each.answer):
                     kept.append(replace(each, trace=tuple((step.prefix, step.text) for step in dialogue.steps)))
             yield Progress("trace", start + len(block), len(made), {"kept": len(kept)})
             if len(kept) >= params.kept:
@@ -277,19 +276,6 @@ class Drag(Method[Params]):
                 "questions, more documents (k), or a stronger model",
             )
         return kept[: params.kept]
-
-
-def is_right(answer: str, right: str, how: Literal["contains", "exact"] = "contains") -> bool:
-    """Whether an answer has the words of the right one in a row ("contains", the paper's accuracy), or just them."""
-    given, wanted = _words(answer), _words(right)
-    if how == "exact":
-        return given == wanted
-    return f" {' '.join(wanted)} " in f" {' '.join(given)} "
-
-
-def _words(text: str) -> list[str]:
-    """Words as answers are compared: lower case, compatible Unicode forms, no punctuation; accents stay."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
 
 
 def _asked(prompt: Prompt, row: int) -> tuple[str, tuple[str, ...]]:
