@@ -5,6 +5,7 @@ Everything takes many curves at once: a bootstrap, or the prefixes of a curve, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -94,12 +95,10 @@ def fit_saturating(
     w = np.ones(t.shape) if weights is None else np.asarray(weights, np.float64)
     single = y.ndim == w.ndim == 1
     y, w = np.broadcast_arrays(np.atleast_2d(y), np.atleast_2d(w))
-    grid = np.geomspace(*b_range, _GRID)
     since = t - t[0]
-    table = np.expm1(-grid[:, None] * since)  # (G, n), in [-1, 0]: well conditioned for small b
+    table = _table(since.tobytes(), b_range)
     parts = [
-        _fit_rows(since, y[start : start + _ROWS], w[start : start + _ROWS], grid, table)
-        for start in range(0, len(y), _ROWS)
+        _fit_rows(since, y[start : start + _ROWS], w[start : start + _ROWS], table) for start in range(0, len(y), _ROWS)
     ]
     slope, b, c, sse = (np.concatenate(column) for column in zip(*parts, strict=True))
     # With v = exp(-b (t - t0)) - 1 the fit was y = c - a exp(-b t0) + slope v, so slope = -a exp(-b t0).
@@ -108,17 +107,33 @@ def fit_saturating(
     return found[0] if single else found
 
 
+@dataclass(frozen=True)
+class _Table:
+    """v = exp(-b since) - 1 on a grid of b, (n, G): in [-1, 0], so that sums stay exact where b is small."""
+
+    grid: np.ndarray
+    v: np.ndarray
+    squares: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def _table(since: bytes, b_range: tuple[float, float]) -> _Table:
+    grid = np.geomspace(*b_range, _GRID)
+    v = np.expm1(-np.frombuffer(since)[:, None] * grid)
+    return _Table(grid, v, v**2)
+
+
 def _fit_rows(
-    since: np.ndarray, y: np.ndarray, w: np.ndarray, grid: np.ndarray, table: np.ndarray
+    since: np.ndarray, y: np.ndarray, w: np.ndarray, table: _Table
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(slope, b, c, sse) of each row; b is NaN where y is constant."""
     total = w.sum(1)
     mean = _dot(w, y) / total
     dy = y - mean[:, None]
-    sums = w @ table.T
-    spread = w @ (table**2).T - sums**2 / total[:, None]
+    grid = table.grid
+    spread = w @ table.squares - (w @ table.v) ** 2 / total[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        explained = np.where(spread > 0, ((w * dy) @ table.T) ** 2 / spread, -np.inf)
+        explained = np.where(spread > 0, ((w * dy) @ table.v) ** 2 / spread, -np.inf)
     best = explained.argmax(1)
     low, high = np.log(grid[np.maximum(best - 1, 0)]), np.log(grid[np.minimum(best + 1, len(grid) - 1)])
     b = _polished(since, dy, w, low, high, grid[best])
@@ -132,9 +147,10 @@ def _fit_rows(
 def _polished(
     since: np.ndarray, dy: np.ndarray, w: np.ndarray, low: np.ndarray, high: np.ndarray, start: np.ndarray
 ) -> np.ndarray:
-    """The exponents between exp(low) and exp(high) where the error is least, by the Illinois rule; or `start`."""
+    """Where between exp(low) and exp(high) the error is least, by the Illinois rule; `start` at an edge."""
     at_low, at_high = (_at_exponent(since, dy, w, np.exp(end))[3] for end in (low, high))
     bracketed = (at_low < 0) & (at_high > 0)
+    scale = np.where(bracketed, np.abs(at_low) + np.abs(at_high), np.inf)
     middle, side = np.log(start), np.zeros(len(start))
     for _ in range(_POLISH):
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -146,9 +162,9 @@ def _polished(
         at_low = np.where(right < 0, value, np.where(side > 0, at_low / 2, at_low))
         at_high = np.where(right > 0, value, np.where(side < 0, at_high / 2, at_high))
         low, high, side = np.where(right < 0, middle, low), np.where(right > 0, middle, high), right
-    found = np.where(bracketed, np.exp(middle), start)
-    better = _at_exponent(since, dy, w, found)[2] <= _at_exponent(since, dy, w, start)[2]
-    return np.where(better, found, start)
+        if (np.abs(value) <= 1e-12 * scale).all():
+            break
+    return np.where(bracketed, np.exp(middle), start)
 
 
 def _at_exponent(
@@ -161,7 +177,8 @@ def _at_exponent(
     dv = v - v_mean[:, None]
     wdv = w * dv
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope = np.nan_to_num(_dot(wdv, dy) / _dot(wdv, dv), posinf=0.0, neginf=0.0)
+        spread = _dot(wdv, dv)
+        slope = np.where(spread > 0, _dot(wdv, dy) / spread, 0.0)
     wr = w * (dy - slope[:, None] * dv)
     finite = np.where(np.isfinite(since), since, 0.0)
     steepness = 2 * slope * _dot(wr, finite * (1 + v))
