@@ -76,6 +76,38 @@ class Items(Sequence[Item]):
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self._items = items if isinstance(items, tuple) else tuple(items)
 
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        text: str = "text",
+        id: str = "id",
+        fields: Sequence[str] | None = None,
+        map: Mapping[str, str] | None = None,
+        wide: Sequence[str] = (),
+        gather: str | None = None,
+    ) -> Items:
+        """Items of a pandas or polars DataFrame, an Arrow table, a mapping of columns or a list of rows.
+
+        The arguments mean what `--text-field`, `--id-field`, `--fields`, `--map` (their name → ours), `--wide` and
+        `--gather` mean on the command line.  Raises `InvalidItems` naming row and column, `InvalidParams` for what
+        `wide` or `gather` do not understand.
+        """
+        from pickaxe.io.frames import items_from_table
+        from pickaxe.io.layout import Layout
+        from pickaxe.io.tables import Gather, Wide
+
+        layout = Layout(
+            text,
+            id,
+            None if fields is None else tuple(fields),
+            map or {},
+            tuple(Wide.parse(each) for each in wide),
+            None if gather is None else Gather.parse(gather),
+        )
+        return cls(items_from_table(table, layout))
+
     def __len__(self) -> int:
         return len(self._items)
 

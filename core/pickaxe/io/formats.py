@@ -13,8 +13,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+
+import numpy as np
 
 from pickaxe.extras import require
 from pickaxe.io.files import Damaged, Meter
@@ -100,19 +103,23 @@ class WholeFile:
         return {"id": self._label, "text": _decoded(payload)}
 
 
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_NUMBERS = {mark: re.compile(rf"-?(0|[1-9]\d*)({re.escape(mark)}\d+)?([eE][+-]?\d+)?") for mark in ".,"}
+"""Decimal mark → what a number looks like with it."""
 
 
 class Delimited:
     """CSV or TSV with a line of column names.
 
-    Cells spelled like JSON numbers are numbers, `true` and `false` truth values, empty cells are absent.
+    Cells spelled like JSON numbers, with a comma for the point if `decimal` says so, are numbers, `true` and `false`
+    truth values, empty cells are absent.  Where commas are decimal marks, a first line with a semicolon says that
+    semicolons part the cells.
     """
 
-    def __init__(self, delimiter: str, as_text: frozenset[str]) -> None:
+    def __init__(self, delimiter: str, as_text: frozenset[str], decimal: str = ".") -> None:
         self.header = b""
         self._delimiter = delimiter
         self._as_text = as_text
+        self._decimal = decimal
         self._names: list[str] = []
 
     def records(self, stream: BinaryIO) -> Iterator[Triple]:
@@ -124,7 +131,11 @@ class Delimited:
                 taken.append(line)
                 yield line.decode(errors="surrogateescape")
 
-        rows = csv.reader(lines(), delimiter=self._delimiter, strict=True)
+        first, rest = "", lines()
+        if self._decimal == "," and self._delimiter == ",":
+            first = next(rest, "")
+            self._delimiter = ";" if ";" in first else ","
+        rows = csv.reader(chain([first] if first else [], rest), delimiter=self._delimiter, strict=True)
         while True:
             begin = rows.line_num + 1
             payload: Any
@@ -157,8 +168,8 @@ class Delimited:
             return None
         if cell in ("true", "false"):
             return cell == "true"
-        if _NUMBER.fullmatch(cell):
-            return json.loads(cell)
+        if _NUMBERS[self._decimal].fullmatch(cell):
+            return json.loads(cell.replace(self._decimal, "."))
         return cell
 
 
@@ -188,17 +199,20 @@ class Parquet:
             raise Damaged(f"not a whole Parquet file ({error})") from error
 
     def parse(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {name: _json_value(value) for name, value in payload.items()}
+        return {name: plain_value(value) for name, value in payload.items()}
 
 
-def _json_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """The value of a table's cell as JSON has it: times and decimals as text, NumPy values as Python's."""
     match value:
+        case np.generic() | np.ndarray():
+            return plain_value(value.tolist())
         case datetime.datetime() | datetime.date() | datetime.time():
             return value.isoformat()
         case decimal.Decimal():
             return str(value)
         case dict():
-            return {key: _json_value(part) for key, part in value.items()}
+            return {key: plain_value(part) for key, part in value.items()}
         case list():
-            return [_json_value(part) for part in value]
+            return [plain_value(part) for part in value]
     return value

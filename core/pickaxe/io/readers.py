@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,7 +14,8 @@ from pickaxe.data import Item
 from pickaxe.errors import InvalidItems, InvalidParams, Violation
 from pickaxe.io.files import Damaged, InputFile, Meter, Spool, expand, opened
 from pickaxe.io.formats import Broken, Delimited, Format, JsonLines, Parquet, TextLines, WholeFile
-from pickaxe.io.items import item_from_json
+from pickaxe.io.layout import PLAIN, Layout
+from pickaxe.io.tables import Gather
 
 OnError: TypeAlias = Literal["fail", "skip", "quarantine"]
 Check: TypeAlias = Callable[[Item, str], Iterable[Violation]]
@@ -22,42 +24,6 @@ Inputs: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 FORMAT_NAMES = ("auto", "jsonl", "csv", "tsv", "parquet", "text", "files")
 _REMEMBERED = 20
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns of a record are what."""
-
-    text: str = "text"
-    """The column that holds the text."""
-    id: str = "id"
-    """The column that holds the id; records without one get `file name:line`."""
-    fields: tuple[str, ...] | None = None
-    """Columns that become fields; None: all others."""
-    rename: Mapping[str, str] = field(default_factory=dict)
-    """Their name → the name that the method reads."""
-
-    def item(self, record: Mapping[str, Any], where: str, default_id: str) -> Item:
-        """The item; raises `InvalidItems` when a named column is missing or a value cannot be used."""
-        if self == _PLAIN:
-            return item_from_json(record, where, default_id)
-        columns = {self.rename.get(name, name): value for name, value in record.items()}
-        chosen = {"id": self._named(columns, "id", where), "text": self._named(columns, "text", where)}
-        rest = {name: value for name, value in columns.items() if name not in ("id", "text", self.id, self.text)}
-        if self.fields is not None:
-            if missing := [name for name in self.fields if name not in rest]:
-                raise InvalidItems(where, f"has no column {missing[0]!r}; there are {', '.join(columns)}")
-            rest = {name: rest[name] for name in self.fields}
-        return item_from_json(chosen | rest, where, default_id)
-
-    def _named(self, columns: Mapping[str, Any], role: Literal["id", "text"], where: str) -> Any:
-        name: str = getattr(self, role)
-        if name != role and name not in columns:
-            raise InvalidItems(where, f"has no column {name!r} for the {role}; there are {', '.join(columns)}")
-        return columns.get(name)
-
-
-_PLAIN = Layout()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +51,7 @@ class Source(Iterable[Item]):
         inputs: Inputs,
         *,
         format: str = "auto",
-        layout: Layout = _PLAIN,
+        layout: Layout = PLAIN,
         on_error: OnError = "fail",
         quarantine: Path | None = None,
         check: Check | None = None,
@@ -131,6 +97,24 @@ class Source(Iterable[Item]):
         self.broken.clear()
         if self._quarantine is not None:
             self._quarantine.unlink(missing_ok=True)
+        if self._layout.gather is None:
+            yield from self._each(start)
+        else:
+            yield from islice(self._gathered(self._layout.gather), start, None)
+
+    def _gathered(self, gather: Gather) -> Iterator[Record]:
+        """Items of rows that belong together; a broken row breaks its item."""
+        rows = {record.where: record for record in self._each(0)}
+        pairs = ((where, record.item) for where, record in rows.items())
+        for name, group in gather.groups(pairs):
+            original = b"".join(_line(rows[where].original) for where, _ in group)
+            first = group[0][0]
+            try:
+                yield Record(self._checked(gather.item(name, group), first), first, original)
+            except InvalidItems as error:
+                self._refuse(original, error)
+
+    def _each(self, start: int) -> Iterator[Record]:
         left = start
         for file, name in zip(self.files, self._formats, strict=True):
             form = self._form(file, name)
@@ -158,9 +142,7 @@ class Source(Iterable[Item]):
                 if file.path is None:
                     raise InvalidItems(file.shown, "cannot be Parquet, which needs a file")
                 return Parquet(file.path, self.meter)
-        theirs = {ours: their for their, ours in self._layout.rename.items()}
-        names = {theirs.get(each, each) for each in (self._layout.text, self._layout.id)}
-        return Delimited("\t" if name == "tsv" else ",", frozenset(names))
+        return Delimited("\t" if name == "tsv" else ",", self._layout.texts(), self._layout.decimal)
 
     def _raw(self, file: InputFile, form: Format) -> Iterator[tuple[int, bytes, Any]]:
         line = 0
@@ -183,28 +165,37 @@ class Source(Iterable[Item]):
             except Broken as error:
                 raise InvalidItems(where, str(error)) from None
             item = self._layout.item(parsed, where, f"{file.label}:{line}")
-            if self._check is not None and (found := list(self._check(item, where))):
-                raise InvalidItems(found)
+            if self._layout.gather is None:
+                self._checked(item, where)
         except InvalidItems as error:
-            if self._on_error == "fail":
-                raise
-            self._set_aside(original or _as_line(payload), error)
+            self._refuse(original or _as_line(payload), error)
             return None
         return Record(item, where, original or _as_line(parsed))
 
-    def _set_aside(self, original: bytes, error: InvalidItems) -> None:
+    def _checked(self, item: Item, where: str) -> Item:
+        if self._check is not None and (found := list(self._check(item, where))):
+            raise InvalidItems(found)
+        return item
+
+    def _refuse(self, original: bytes, error: InvalidItems) -> None:
+        if self._on_error == "fail":
+            raise error
         self.skipped += 1
         if len(self.broken) < _REMEMBERED:
             self.broken += error.violations[:1]
         if self._on_error == "quarantine" and self._quarantine is not None:
             with self._quarantine.open("ab") as stream:
-                stream.write(original if original.endswith(b"\n") else original + b"\n")
+                stream.write(_line(original))
 
 
 def _total(files: Sequence[InputFile]) -> int | None:
     if any(file.path is None or not file.path.is_file() for file in files):
         return None
     return sum(file.path.stat().st_size for file in files if file.path is not None)
+
+
+def _line(data: bytes) -> bytes:
+    return data if data.endswith(b"\n") else data + b"\n"
 
 
 def _as_line(record: Mapping[str, Any]) -> bytes:

@@ -164,7 +164,7 @@ def _group_table(scores: Scores | None) -> Iterator[Table]:
 
 
 def _item_tables(tally: Tally) -> Iterator[Table]:
-    columns = ("id", *map(_titled, tally.columns), "flag")
+    columns = ("id", *map(_titled, tally.columns), *(["flag"] if tally.flags else []))
     if tally.rows <= FIRST:
         yield Table("Items", columns, tuple(map(tally.cells, tally.first)))
     elif tally.best:
@@ -183,19 +183,18 @@ def _made(run: Run, tally: Tally) -> Iterator[Table]:
         "input": ", ".join(run.inputs),
         "artifact": run.artifact,
         "seed": str(run.seed),
-        "items": tally.rows,
-        "broken records left out": run.skipped,
+        "items": str(tally.rows),
+        "broken records left out": str(run.skipped),
         "flags": _counted(tally) or "none",
         "cost": card.cost,
-        "seconds": None if run.seconds is None else float(f"{run.seconds:.2g}"),
+        "seconds": "" if run.seconds is None else number(run.seconds, 2),
     }
-    yield Table(
-        "The run", ("what", "value"), tuple((what, value) for what, value in told.items() if value not in ("", None))
-    )
+    yield Table("The run", ("what", "value"), tuple((what, value) for what, value in told.items() if value))
     if tally.flags:
         flags = tuple((reason, tally.flags[reason], tally.messages[reason]) for reason in sorted(tally.flags))
         yield Table("Flags: items that the method could not do justice", ("reason", "items", "for instance"), flags)
-    yield Table("Columns", _STATISTICS, tuple(_statistics(each, tally.values.get(each.name)) for each in tally.columns))
+    yield Table("Columns", ("name", "meaning", "unit", "better"), tuple(map(_meaning, tally.columns)))
+    yield Table("Columns in numbers", _STATISTICS, tuple(_statistics(*each) for each in tally.values.items()))
     schema = card.params_schema.get("properties", {})
     params = {name: each.get("default") for name, each in schema.items()} | dict(run.params)
     rows = tuple((name, _value(params[name]), schema.get(name, {}).get("description", "")) for name in sorted(params))
@@ -203,15 +202,17 @@ def _made(run: Run, tally: Tally) -> Iterator[Table]:
         yield Table("Parameters", ("name", "value", "meaning"), rows)
 
 
-_STATISTICS = ("name", "meaning", "unit", "better", "no value",
-               "least", "quarter", "median", "three quarters", "greatest", "mean")  # fmt: skip
+def _meaning(column: Column) -> tuple[str, ...]:
+    return column.name, column.doc, column.unit, column.direction if column.direction != "none" else ""
 
 
-def _statistics(column: Column, values: Values | None) -> tuple[Any, ...]:
-    told = (column.name, column.doc, column.unit, column.direction if column.direction != "none" else "")
-    if values is None or not values.count + values.infinite:
-        return (*told, values.missing if values else "", *[""] * 6)
-    return (*told, values.missing, values.least, *values.quantiles((0.25, 0.5, 0.75)), values.greatest, values.mean)
+_STATISTICS = ("name", "no value", "least", "quarter", "median", "three quarters", "greatest", "mean")
+
+
+def _statistics(name: str, values: Values) -> tuple[Any, ...]:
+    if not values.count + values.infinite:
+        return name, values.missing, *[None] * 6
+    return name, values.missing, values.least, *values.quantiles((0.25, 0.5, 0.75)), values.greatest, values.mean
 
 
 def _value(value: Any) -> str:

@@ -102,8 +102,9 @@ class Tally:
         return [row for _, _, row in sorted(self._best, key=lambda each: each[:2], reverse=True)]
 
     def cells(self, row: Row) -> tuple[Any, ...]:
-        """The row's id and columns."""
-        return (row["id"], *(row.get(name) for name in self._names.values()), row.get(self._flag, ""))
+        """The row's id and columns, and its flag where any row has one."""
+        flag = (row.get(self._flag) or "",) if self.flags else ()
+        return (row["id"], *(row.get(name) for name in self._names.values()), *flag)
 
     def _rank(self, row: Row) -> None:
         value = _number(row.get(self._names[self.columns[0].name])) if self.columns[0].name in self.values else None

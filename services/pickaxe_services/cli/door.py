@@ -19,8 +19,9 @@ from pickaxe.data import InputField, Item
 from pickaxe.errors import AlreadyExists, InvalidParams, Violation, WrongRole
 from pickaxe.handle.base import violations
 from pickaxe.host import Host
-from pickaxe.io.readers import Check, Layout, Source
+from pickaxe.io.readers import Check, Source
 from pickaxe.io.rows import in_order
+from pickaxe.io.tables import comma_hint
 from pickaxe.method import Card
 from pickaxe_services.cli import console
 from pickaxe_services.cli.failure import Terminated
@@ -161,7 +162,7 @@ def source(
     return Source(
         inputs,
         format=reading.format,
-        layout=Layout(reading.text_field, reading.id_field, reading.fields, reading.rename),
+        layout=reading.layout(),
         on_error=reading.on_error,  # type: ignore[arg-type]
         quarantine=aside,
         check=check or (_check(reads) if reads else None),
@@ -171,9 +172,19 @@ def source(
 
 def _check(reads: tuple[InputField, ...]) -> Check:
     def check(item: Item, where: str) -> Iterable[Violation]:
-        return violations(item, reads, where)
+        return (_with_remedy(found, item) for found in violations(item, reads, where))
 
     return check
+
+
+def _with_remedy(found: Violation, item: Item) -> Violation:
+    """What the options of input files could do about it."""
+    name = found.field.rpartition(".")[2]
+    if item.get(name) is None and item.fields:
+        hint = f"there are {', '.join(item.fields)}: --map THEIRS={name} reads one of them as {name}"
+    else:
+        hint = comma_hint(item.get(name))
+    return replace(found, description=f"{found.description}; {hint}") if hint else found
 
 
 def tell_skipped(items: Source, shared: Common) -> None:

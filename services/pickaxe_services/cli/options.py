@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from pickaxe.errors import InvalidParams
+from pickaxe.io.layout import Layout
+from pickaxe.io.tables import Gather, Wide
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -149,6 +151,24 @@ _INPUT = (
     click.option("--fields", metavar="A,B", help="Columns that become fields; otherwise all others do."),
     click.option("--map", "maps", metavar="THEIRS=OURS", multiple=True, help="Read column THEIRS under another name."),
     click.option(
+        "--wide",
+        metavar="FIELD=COL*",
+        multiple=True,
+        help="Join columns into an array; FIELD@FIELD=COL* also keeps what * stands for, FIELD={COL*} makes an object.",
+    ),
+    click.option(
+        "--gather",
+        metavar="KEY=A,B",
+        help="Join rows of equal KEY into one item, fields A and B into arrays; KEY,KEY=A makes them two-dimensional.",
+    ),
+    click.option(
+        "--decimal",
+        type=click.Choice((".", ",")),
+        default=".",
+        show_default=True,
+        help="Decimal mark of CSV and TSV; with a comma, a first line with ; says that ; parts the cells.",
+    ),
+    click.option(
         "--on-error",
         type=click.Choice(("fail", "skip", "quarantine")),
         default="fail",
@@ -172,6 +192,9 @@ class Reading:
     id_field: str
     fields: tuple[str, ...] | None
     rename: Mapping[str, str]
+    wide: tuple[Wide, ...]
+    gather: Gather | None
+    decimal: str
     on_error: str
     quarantine: Path | None
 
@@ -180,11 +203,16 @@ class Reading:
         aside = self.quarantine
         return self if aside is None else replace(self, quarantine=aside.with_name(f"{aside.name}.{name}"))
 
+    def layout(self) -> Layout:
+        """Which columns of a record are what."""
+        return Layout(self.text_field, self.id_field, self.fields, self.rename, self.wide, self.gather, self.decimal)
+
     def identity(self) -> dict[str, Any]:
         """All that decides which items come out, for the journal of a resumable output."""
         return {
             "format": self.format,
             "columns": [self.text_field, self.id_field, self.fields, sorted(self.rename.items())],
+            "table": [list(map(str, self.wide)), str(self.gather or ""), self.decimal],
             "on_error": self.on_error,
         }
 
@@ -194,13 +222,16 @@ def reading(function: F) -> F:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **given: Any) -> Any:
-        fields = given.pop("fields")
+        fields, gather = given.pop("fields"), given.pop("gather")
         read = Reading(
             format=given.pop("format"),
             text_field=given.pop("text_field"),
             id_field=given.pop("id_field"),
             fields=None if fields is None else tuple(filter(None, fields.split(","))),
             rename=_maps(given.pop("maps")),
+            wide=tuple(map(Wide.parse, given.pop("wide"))),
+            gather=None if gather is None else Gather.parse(gather),
+            decimal=given.pop("decimal"),
             on_error=given.pop("on_error"),
             quarantine=given.pop("quarantine"),
         )
