@@ -351,9 +351,18 @@ def test_fit_names_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "params",
-    [{"temperature_context": 0.0}, {"temperature_context": 2.1}, {"scale": 0.0}, {"scale": -1.0}, {"scale": 2.5}],
+    [
+        {"temperature_context": 0.0},
+        {"temperature_context": 2.1},
+        {"scale": 0.0},
+        {"scale": -1.0},
+        {"scale": 2.5},
+        {"grid": (0.5, 0.0)},
+        {"grid": ()},
+    ],
+    ids=str,
 )
-def test_settings_out_of_range(params: dict[str, float]) -> None:
+def test_settings_out_of_range(params: dict[str, object]) -> None:
     (name,) = params
     with pytest.raises(InvalidParams, match=name):
         pickaxe.decoder("ape", **params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def assembled(held: Held, spare: int) -> tuple[KV, np.ndarray]:
 
 def over_contexts(
     lm: LM, asked: Asked, held: Held, settings: tuple[float, float], count: int, call: Call
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Samples one after the other, each on the same keys and values: none of them is copied."""
     sampling, width = asked.sampling, len(asked.query)
     assert sampling.max_tokens is not None
@@ -55,10 +56,13 @@ def over_contexts(
             logits, cache = lm.forward([row.generated[-1:]], past=cache, positions=place, contexts=contexts, call=call)
 
 
-def in_order(lm: LM, asked: Asked, count: int, call: Call) -> Iterator[Step]:
+def in_order(lm: LM, asked: Asked, count: int, call: Call) -> Generator[Step]:
     """Plain decoding of prefix, contexts and query as one text."""
     ids = [*asked.prefix, *chain(*asked.contexts), *asked.query] if asked.contexts else asked.whole
-    return lm.generate(Generation(ids, replace(asked.sampling, n=count), allowed=_trie(asked, lm)), call)
+    request = Generation(ids, replace(asked.sampling, n=count), allowed=_trie(asked, lm))
+    with closing(lm.generate_all([request], call)) as steps:
+        for _, step in steps:
+            yield step
 
 
 def _trie(asked: Asked, lm: LM) -> TokenTrie | None:

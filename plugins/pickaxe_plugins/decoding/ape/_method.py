@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from contextlib import closing
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -44,7 +45,7 @@ class Params(LMParams):
     objective: Literal["likelihood", "exact_match"] = Field(
         "likelihood", description="What fit maximises: log-likelihood of the answer per token, or equal greedy answers."
     )
-    grid: tuple[float, ...] = Field(
+    grid: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
         tuple(round(0.1 * step, 1) for step in range(1, 11)),
         min_length=1,
         description="Values of T, and then of S, that fit tries.",
@@ -161,19 +162,19 @@ class Ape(Method[Params]):
             steps = over_contexts(lm, asked, held, self.settings, count, call)
         else:
             steps = in_order(lm, asked, count, call)
-        for step in steps:
-            ready = ready or time.perf_counter() - begin
-            tokens[step.sample] += 1
-            usage = _usage(asked, held, tokens[step.sample], ready) if step.finish_reason else {}
-            yield Chunk(
-                asked.row,
-                step.sample,
-                step.text,
-                (step.token_id,),
-                (min(step.logprob, 0.0),),
-                finish_reason=step.finish_reason,
-                usage=usage,
-            )
+        with closing(steps):
+            for step in steps:
+                ready = ready or time.perf_counter() - begin
+                tokens[step.sample] += 1
+                yield Chunk(
+                    asked.row,
+                    step.sample,
+                    step.text,
+                    (step.token_id,),
+                    (min(step.logprob, 0.0),),
+                    finish_reason=step.finish_reason,
+                    usage=_usage(asked, held, tokens[step.sample], ready) if step.finish_reason else {},
+                )
 
 
 def _usage(asked: Asked, held: Held | None, tokens: int, seconds: float) -> dict[str, float]:
@@ -184,5 +185,5 @@ def _usage(asked: Asked, held: Held | None, tokens: int, seconds: float) -> dict
         "context_tokens": sum(map(len, asked.contexts)),
         "cached_context_tokens": sum(len(ids) for ids, known in reused if known),
         "completion_tokens": tokens,
-        "prefill_seconds": seconds,
+        "prefill_ms": 1000 * seconds,
     }

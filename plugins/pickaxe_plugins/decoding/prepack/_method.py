@@ -128,7 +128,7 @@ def _generation(lm: LM, request: Request, read: Prefilled, place: int) -> Genera
 
 def _usage(read: Prefilled, seconds: float) -> dict[str, float]:
     """What reading the whole batch took; the same for all of its prompts."""
-    return {"batch_runs": read.runs, "batch_slots": read.computed, "prefill_seconds": seconds}
+    return {"batch_runs": read.runs, "batch_slots": read.computed, "prefill_ms": 1000 * seconds}
 
 
 def _too_long(request: Request, lm: LM) -> str:
