@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Scope = Literal["item", "group", "pool"]
 Fitted = Literal["never", "optional", "required"]
+Constraint = Literal["allowed", "json_schema", "regex"]
 
 P = TypeVar("P", bound=Params)
 
@@ -44,6 +45,8 @@ class Method(Generic[P]):
     """Whether scoring, reranking or decoding needs an artifact of `fit`."""
     stages: ClassVar[tuple[str, ...]] = ()
     """Names of the stages of `fit`, in order."""
+    constraints: ClassVar[frozenset[Constraint]] = frozenset()
+    """Which fields of a prompt that bind its output this decoder keeps to; prompts with others are refused."""
     cost: ClassVar[str] = ""
     """What it costs in time and memory, in one sentence."""
     reproduced: ClassVar[str] = ""

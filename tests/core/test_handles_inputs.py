@@ -84,6 +84,17 @@ def test_sampling_is_checked_before_the_first_chunk(handle: Any, sampling: Sampl
     assert [each.field for each in caught.value.violations] == [f"prompts[1].sampling.{field}"]
 
 
+@pytest.mark.parametrize("name", ["allowed", "json_schema", "regex"])
+def test_what_a_decoder_does_not_keep_to_is_refused(handle: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = Prompt("b", **{name: {"allowed": ("x",), "json_schema": {}, "regex": "x"}[name]})
+    decoder = handle("decoder", lambda **_: iter([Chunk(0, finish_reason="stop"), Chunk(1, finish_reason="stop")]))
+    with pytest.raises(InvalidItems) as caught:
+        decoder.decode([Prompt("a"), prompt])
+    assert [each.field for each in caught.value.violations] == [f"prompts[1].{name}"]
+    monkeypatch.setattr(type(decoder.opened.method), "constraints", frozenset({name}))
+    assert len(decoder.complete([Prompt("a"), prompt])) == 2
+
+
 def test_other_arguments_are_checked(handle: Any) -> None:
     with pytest.raises(InvalidParams, match="top_n"):
         handle("reranker", None).rerank("q", ["a"], -1)

@@ -73,6 +73,8 @@ class DecoderHandle(MethodHandle):
         A prompt's own `sampling.seed` wins over `seed`.  Inputs are checked before the first chunk is asked for.
         """
         checked = as_prompts(prompts)
+        if found := list(self._unkept(checked)):
+            raise InvalidItems(found)
         self._ready_to_answer()
         return self._chunks(checked, call or Call(timeout=timeout, seed=seed, budget=budget))
 
@@ -87,6 +89,14 @@ class DecoderHandle(MethodHandle):
     ) -> list[Completion]:
         """The same as whole completions, by prompt and choice; records about a whole prompt have choice -1."""
         return completions(self.decode(prompts, timeout=timeout, seed=seed, budget=budget, call=call))
+
+    def _unkept(self, prompts: Sequence[Prompt]) -> Iterator[Violation]:
+        """What binds a prompt's output and is not among the things that this method keeps to."""
+        kept = self.opened.method.constraints
+        for row, prompt in enumerate(prompts):
+            given = {"allowed": prompt.allowed, "json_schema": prompt.json_schema is not None, "regex": prompt.regex}
+            for name in (name for name, value in given.items() if value and name not in kept):
+                yield Violation(f"prompts[{row}].{name}", f"is not kept by {self.name}; repeated-sampling keeps it")
 
     def _chunks(self, prompts: Sequence[Prompt], call: Call) -> Iterator[Chunk]:
         call.check()

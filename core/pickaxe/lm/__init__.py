@@ -14,7 +14,7 @@ from pickaxe.lm.processors import (
     WithoutTokens,
     same_tokenizer,
 )
-from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts, refuse_grammars
+from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts
 from pickaxe.lm.sampling import Draw, logsumexp
 from pickaxe.lm.transcript import Step, Transcript
 
@@ -39,7 +39,6 @@ __all__ = [
     "logsumexp",
     "prompt_ids",
     "read_prompts",
-    "refuse_grammars",
     "rotate",
     "same_tokenizer",
 ]

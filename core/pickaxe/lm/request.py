@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pickaxe.data import Prompt, Sampling
-from pickaxe.errors import InvalidItems, Violation
+from pickaxe.errors import InvalidItems
 from pickaxe.params import Params
 from pickaxe.randomness import generator
 
@@ -49,30 +49,13 @@ class Request:
         return self.sampling.seed
 
 
-def read_prompts(
-    prompts: Sequence[Prompt], lm: LM, params: LMParams, seed: int, key: str, *, grammars: bool = False
-) -> list[Request]:
+def read_prompts(prompts: Sequence[Prompt], lm: LM, params: LMParams, seed: int, key: str) -> list[Request]:
     """The prompts of a call for a method whose random numbers go by `key`, its name.
 
     `max_tokens` that a request does not give is what params say, or less where the context ends before.  Raises
-    `InvalidItems` for a prompt with neither text nor messages, and for one with a grammar unless the method
-    follows `grammars`.
+    `InvalidItems` for a prompt with neither text nor messages.
     """
-    if not grammars:
-        refuse_grammars(prompts)
     return [_read(prompt, row, lm, params, seed, key) for row, prompt in enumerate(prompts)]
-
-
-def refuse_grammars(prompts: Sequence[Prompt]) -> None:
-    """Raise `InvalidItems` for prompts whose output is to follow a grammar, from methods that cannot do that."""
-    found = [
-        Violation(f"prompts[{row}].{name}", "cannot be followed by this method; repeated-sampling can")
-        for row, prompt in enumerate(prompts)
-        for name, given in (("json_schema", prompt.json_schema is not None), ("regex", bool(prompt.regex)))
-        if given
-    ]
-    if found:
-        raise InvalidItems(found)
 
 
 def prompt_ids(prompt: Prompt, row: int, lm: LM) -> list[int]:

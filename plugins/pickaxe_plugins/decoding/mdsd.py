@@ -73,6 +73,7 @@ class Mdsd(Method[Params]):
     Params = Params
     scope = "item"
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
+    constraints = frozenset({"allowed"})
     cost = (
         "Per round one call of the model on 1 + n (1 + width (depth - 1)) tokens at most, and depth calls of the draft."
     )

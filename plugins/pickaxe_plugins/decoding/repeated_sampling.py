@@ -89,6 +89,7 @@ class RepeatedSampling(Method[Params]):
         InputField("text", "text", "The prompt, where it has no messages.", False),
         InputField("reference", "text", "The right answer, for verifier=reference.", False),
     )
+    constraints = frozenset({"allowed", "json_schema", "regex"})
     cost = "One reading of the prompt, then its samples decoded in batches on copies of its keys and values."
     reproduced = (
         "SmolLM2-135M on 100 two-digit additions: coverage 0.095 at 1 and 0.59 at 64 samples (T = 0.6), while the "
@@ -112,7 +113,7 @@ class RepeatedSampling(Method[Params]):
             self.params, self._scorer(self.params.verifier, "verifier"), self._scorer(self.params.rater, "rater")
         )
         judge.check(prompts)
-        asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling", grammars=True)
+        asked = read_prompts(prompts, lm, self.params, call.seed, "repeated-sampling")
         asked = [self._with_count(request) for request in asked]
         left = math.inf if call.budget is None else call.budget
         if self.params.may_end_early or left < sum(request.sampling.n for request in asked):

@@ -78,6 +78,7 @@ class ResampleUntilPass(Method[Params]):
     fit_reads = RUN_FIELDS
     fitted = "optional"
     stages = ("fit",)
+    constraints = frozenset({"allowed", "json_schema", "regex"})
     cost = "The attempts up to the first pass and a verifier call for each; the default decoder reads a prompt once."
     reproduced = "See resampling-limits: its curves predict what this decoder answers, within sampling error."
 

@@ -62,6 +62,7 @@ class Spectr(Method[Params]):
     Params = Params
     scope = "item"
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
+    constraints = frozenset({"allowed"})
     cost = "Per round one call of the model on K L + 1 tokens at most, and L calls of the draft."
     reproduced = ""
 

@@ -57,6 +57,7 @@ class TrieLabels(Method[Params]):
     version = 1
     Params = Params
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
+    constraints = frozenset({"allowed"})
     cost = "One reading of the prompt and a step per token of the labels; what may follow is found in microseconds."
     reproduced = "The allowed tokens of the authors' trie along six walks; the gain over free decoding was not tried."
 

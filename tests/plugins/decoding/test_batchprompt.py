@@ -223,7 +223,7 @@ def test_what_cannot_be_had_is_refused_by_name() -> None:
         logits.complete(Prompt("a", sampling=Sampling(temperature=1.0)))
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.messages"):
         decoder().complete(Prompt(messages=(Message("user", "a"),)))
-    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.regex: cannot be followed"):
+    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.regex: is not kept by batchprompt"):
         decoder().complete(Prompt("a", regex="even|odd"))
     with pytest.raises(InvalidItems, match=r"prompts\[0\]\.allowed: is missing"):
         decoder(labels=[]).complete("a")

@@ -78,6 +78,7 @@ class Ape(Method[Params]):
     )
     fitted = "optional"
     stages = ("temperature", "scale")
+    constraints = frozenset({"allowed"})
     cost = "Reading every context once, with a kept one nothing but the query; memory for all of their tokens."
     reproduced = ""
 

@@ -24,7 +24,6 @@ from pickaxe import (
 )
 from pickaxe.errors import InvalidItems, Violation
 from pickaxe.hooks import hookimpl
-from pickaxe.lm import refuse_grammars
 from pickaxe_plugins.decoding.batchprompt.common import BatchMethod, Pool, label_numbers, shown
 from pickaxe_plugins.decoding.batchprompt.params import labels_problem
 from pickaxe_plugins.decoding.batchprompt.polling import Batch, accuracy_by_place
@@ -111,6 +110,7 @@ class BatchPrompt(BatchMethod):
         InputField("text", "text", "The item's text.", False),
         InputField("text_pair", "text", "Its second text, where the template names it.", False),
     )
+    constraints = frozenset({"allowed"})
 
     @classmethod
     def example(cls) -> Example:
@@ -138,7 +138,6 @@ class BatchPrompt(BatchMethod):
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
         """Raise `InvalidItems` for all that cannot be honoured or is missing."""
-        refuse_grammars(prompts)
         refused = ["max_tokens", "stop"]
         if self.params.mode == "logits":
             refused += ["temperature", "top_p", "top_k"]

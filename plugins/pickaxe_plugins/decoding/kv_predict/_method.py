@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 import pydantic
@@ -15,6 +14,7 @@ from pickaxe.errors import ArtifactMismatch, Unmet
 from pickaxe.extras import require
 from pickaxe.hooks import hookimpl
 from pickaxe.lm import LMParams, Request, read_prompts
+from pickaxe_plugins.decoding._streams import streamed
 from pickaxe_plugins.decoding.kv_predict._fitting import GRAPH, MAP, Fitting
 from pickaxe_plugins.decoding.kv_predict._loss import Loss
 from pickaxe_plugins.decoding.kv_predict._reader import Reader
@@ -93,6 +93,7 @@ class KVPredict(Method[Params]):
     )
     fitted = "required"
     stages = ("start", "train", "measure")
+    constraints = frozenset({"allowed"})
     cost = (
         "The auxiliary model's reading of the prompt, two small matrix products per layer, and one token of the base."
     )
@@ -144,7 +145,9 @@ class KVPredict(Method[Params]):
         for start in range(0, len(asked), params.batch):
             group = asked[start : start + params.batch]
             begun = time.monotonic()
-            yield from _chunks(base, group, self._pasts(group, reader, call), begun, call)
+            pasts = self._pasts(group, reader, call)
+            usage = [{"predicted_tokens": 0 if past is None else past.width} for past in pasts]
+            yield from streamed(base, group, call, pasts=pasts, usage=usage, begun=begun)
 
     def _reader(self, base: LM) -> Reader | None:
         """None where predictions are not good enough."""
@@ -176,43 +179,3 @@ class KVPredict(Method[Params]):
             for row, past in zip(chosen, reader.read(heads, call), strict=True):
                 pasts[row] = past
         return pasts
-
-
-def _chunks(lm: LM, group: Sequence[Request], pasts: Sequence[KV | None], begun: float, call: Call) -> Iterator[Chunk]:
-    """One chunk per token; the last of each choice says what it took."""
-    from pickaxe.lm import Generation, TokenTrie
-
-    predicted = [0 if past is None else past.width for past in pasts]
-    asked = [
-        Generation(
-            request.ids[known:],
-            request.sampling,
-            allowed=TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None,
-            past=past,
-        )
-        for request, known, past in zip(group, predicted, pasts, strict=True)
-    ]
-    counts: dict[tuple[int, int], int] = {}
-    waited: dict[tuple[int, int], float] = {}
-    with closing(lm.generate_all(asked, call)) as steps:
-        for place, step in steps:
-            choice = place, step.sample
-            counts[choice] = counts.get(choice, 0) + 1
-            waited.setdefault(choice, 1e3 * (time.monotonic() - begun))
-            usage: dict[str, float] = {}
-            if step.finish_reason:
-                usage = {
-                    "prompt_tokens": len(group[place].ids),
-                    "predicted_tokens": predicted[place],
-                    "completion_tokens": counts[choice],
-                    "ttft_ms": waited[choice],
-                }
-            yield Chunk(
-                group[place].row,
-                step.sample,
-                step.text,
-                (step.token_id,),
-                (min(step.logprob, 0.0),),
-                finish_reason=step.finish_reason,
-                usage=usage,
-            )

@@ -57,6 +57,7 @@ class Prepack(Method[Params]):
     Params = Params
     scope = "item"
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
+    constraints = frozenset({"allowed"})
     cost = "One reading of all prompts' tokens with little padding; attention over whole rows."
     reproduced = ""
 

@@ -75,6 +75,7 @@ class Drag(Method[Params]):
     )
     fitted = "optional"
     stages = ("documents", "retrieve", "trace")
+    constraints = frozenset({"allowed"})
     cost = "One model call per iteration, of whose prompt only the new end is read; one search per follow-up question."
     reproduced = (
         "SmolLM2-135M on 60 synthetic two-hop questions: the gold answer gains 14.8 nat from 5 documents, 5.6 more "
