@@ -1,12 +1,14 @@
-"""prepack: reading prompts of log-normal lengths in shared rows, against padding, sorting, one by one, full rows."""
+"""prepack: reading prompts of log-normal lengths in shared rows, against padding, sorting, one by one, full rows.
+
+Times are processor seconds of one thread: they say how much work each way is, whatever else the machine does.
+"""
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,17 @@ from pickaxe.randomness import generator
 
 BUCKET = 8
 """Prompts of one length-sorted batch."""
+APART, SORTED = "packed, last tokens apart", "sorted by length, 8 at a time"
+FULL, PADDED = "as many tokens in full rows", "padded to the longest (16 of them, scaled)"
+WAYS = ("packed", APART, SORTED, "one by one", FULL)
 
 
 def run() -> Iterator[dict[str, Any]]:
-    yield from compared("median 24, at most 256", lengths(64, 24, 2, 256), padding=True)
-    yield from compared("10 to 500", lengths(64, 60, 10, 500), padding=True)
+    short = "median 24, at most 256"
+    yield from compared(short, lengths(64, 24, 2, 256), (*WAYS, PADDED))
+    yield from compared("10 to 500", lengths(64, 60, 10, 500), ("packed", "one by one", FULL, PADDED))
     for count in (8, 32):
-        yield from compared("median 24, at most 256", lengths(count, 24, 2, 256), padding=False)
+        yield from compared(short, lengths(count, 24, 2, 256), WAYS)
     yield memory()
 
 
@@ -39,43 +45,49 @@ def prompts(lm: LM, sizes: Sequence[int]) -> list[np.ndarray]:
     return [random.integers(100, lm.vocab_size, size) for size in sizes]
 
 
-def compared(name: str, sizes: list[int], padding: bool, runs: int = 3) -> Iterator[dict[str, Any]]:
-    """Seconds to read all prompts; each way once in every round, so that all see the same machine."""
-    lm = Host().lm()
+def compared(name: str, sizes: list[int], ways: Sequence[str], rounds: int = 2) -> Iterator[dict[str, Any]]:
+    """Seconds to read all prompts, each way once in every round."""
+    lm = Host(threads=1).lm()
     given = prompts(lm, sizes)
-    ways: dict[str, Callable[[], object]] = {
-        "packed": lambda: prefill_packed(lm, given, emit="packed"),
-        "packed, last tokens apart": lambda: prefill_packed(lm, given, emit="last_token"),
-        "sorted by length, 8 at a time": lambda: batches(lm, sorted(given, key=len), BUCKET),
-        "one by one": lambda: [lm.prefill(each) for each in given],
-        "as many tokens in full rows": lambda: full_rows(lm, given),
-    }
-    for read in ways.values():
-        read()
+    for way in ways:
+        read(lm, given[:2], way)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(runs):
-        for way, read in ways.items():
-            seconds[way].append(timed(read))
-    if padding:
-        seconds["padded to the longest"] = [timed(lambda: batches(lm, given, BUCKET, max(sizes)))]
-    ours = statistics.median(seconds.pop("packed"))
-    for way, values in seconds.items():
-        peer = statistics.median(values)
+    for _ in range(rounds):
+        for way in ways:
+            begin = time.process_time()
+            part = read(lm, given, way)
+            seconds[way].append((time.process_time() - begin) / part)
+    best = {way: min(values) for way, values in seconds.items()}
+    for way in ways[1:]:
         yield {
             "name": f"{len(sizes)} prompts, {name}: packed against {way}",
-            "ours": ours,
-            "peer": peer,
-            "ratio": peer / ours,
+            "ours": best["packed"],
+            "peer": best[way],
+            "ratio": best[way] / best["packed"],
             "unit": "s",
-            "n": runs,
-            "note": f"{sum(sizes)} tokens, {sum(sizes) / ours:.0f} tokens/s packed",
+            "n": rounds,
+            "note": f"{sum(sizes)} tokens, {sum(sizes) / best['packed']:.0f} tokens/s packed",
         }
 
 
-def timed(read: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    read()
-    return time.perf_counter() - begin
+def read(lm: LM, given: Sequence[np.ndarray], way: str) -> float:
+    """Read the prompts; returns how much of the whole work was done, since padding takes too long."""
+    if way == "packed":
+        prefill_packed(lm, given, emit="packed")
+    elif way == APART:
+        prefill_packed(lm, given, emit="last_token")
+    elif way == SORTED:
+        batches(lm, sorted(given, key=len), BUCKET)
+    elif way == "one by one":
+        for each in given:
+            lm.prefill(each)
+    elif way == FULL:
+        full_rows(lm, given)
+    else:
+        part = given[:: max(1, len(given) // 16)]
+        batches(lm, part, BUCKET, max(map(len, given)))
+        return len(part) / len(given)
+    return 1
 
 
 def batches(lm: LM, given: Sequence[np.ndarray], size: int, width: int = 0) -> None:

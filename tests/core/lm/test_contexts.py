@@ -16,6 +16,7 @@ import pytest
 from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm import KV, LM, Contexts
 from pickaxe.lm.graph import build
+from pickaxe.session import Session
 
 PREFIX, FIRST, SECOND = [1, 9, 77], [10, 200, 33, 7, 7], [91, 64, 128]
 QUERY = [5, 250, 41, 8]
@@ -139,6 +140,14 @@ def test_token_by_token_equals_at_once(tiny: LM) -> None:
         logits, cache = tiny.forward([[token]], past=cache, positions=np.array([[start + place]]), contexts=contexts)
         np.testing.assert_allclose(logits[0], whole[place], atol=1e-5)
     assert cache.lengths.tolist() == [len(PREFIX) + 8 + len(QUERY)]
+
+
+def test_memory_that_the_device_does_not_share(tiny: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read(tiny, [FIRST, SECOND], QUERY, 0.9, 0.9)
+    share = Session.ort_value
+    monkeypatch.setattr(Session, "ort_value", lambda self, array, *rest: share(self, array.copy(), *rest))
+    monkeypatch.setattr(type(tiny.network), "_shares_memory", False)
+    np.testing.assert_allclose(read(tiny, [FIRST, SECOND], QUERY, 0.9, 0.9), expected, atol=1e-5)
 
 
 def test_rows_differ_in_contexts_lengths_and_settings(tiny: LM) -> None:
