@@ -4,6 +4,7 @@ from pickaxe.report.figure import Axis, Figure, Kind, Scale, Series, explain, ex
 from pickaxe.report.page import Page, Table
 from pickaxe.report.run import Run, run_page, scores_page
 from pickaxe.report.tally import Tally
+from pickaxe.report.words import number
 
 __all__ = [
     "Axis",
@@ -17,6 +18,7 @@ __all__ = [
     "Tally",
     "explain",
     "explained",
+    "number",
     "run_page",
     "scores_page",
 ]

@@ -38,7 +38,7 @@ class Axis:
         where = f"axis {self.label!r}"
         _text(self.unit, f"{where}: unit", empty=True)
         _one_of(self.scale, Scale, f"{where}: scale")
-        object.__setattr__(self, "categories", _texts(self.categories, f"{where}: categories"))
+        object.__setattr__(self, "categories", _texts(self.categories, f"{where}: categories", empty=True))
         if self.categories and self.scale == "log":
             raise MethodFailed(f"{where}: categories have no log scale; leave out one of the two")
 
@@ -214,12 +214,12 @@ def _text(value: Any, where: str, empty: bool = False) -> None:
         raise MethodFailed(f"{where} is {_name(value)}, wanted text")
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _texts(value: Any, where: str, empty: bool = False) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise MethodFailed(f"{where}: is {_name(value)}, wanted a list of texts")
     texts = tuple(value)
     for place, each in enumerate(texts):
-        _text(each, f"{where}[{place}]")
+        _text(each, f"{where}[{place}]", empty)
     return texts
 
 

@@ -17,7 +17,7 @@ from pickaxe.report.words import cell, coordinate
 
 MOST_ROWS = 1000
 """Rows of a table that a page shows."""
-_OPEN_ROWS = 40
+_OPEN_ROWS = 20
 """Longer tables are folded."""
 
 

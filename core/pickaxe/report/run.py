@@ -160,7 +160,9 @@ def _group_table(scores: Scores | None) -> Iterator[Table]:
     if scores is not None and scores.groups is not None:
         rows = group_rows(scores)
         names = [each.name for each in scores.groups.schema]
-        yield Table("Groups", ("group", *names), tuple((row["group"], *(row[name] for name in names)) for row in rows))
+        yield Table(
+            "Every group", ("group", *names), tuple((row["group"], *(row[name] for name in names)) for row in rows)
+        )
 
 
 def _item_tables(tally: Tally) -> Iterator[Table]:

@@ -129,4 +129,5 @@ def _names(rows: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> l
 
 
 def _caption(path: tuple[str, ...], default: tuple[str, ...] = ()) -> str:
-    return " › ".join(part.replace("_", " ") for part in path or (", ".join(default),))
+    text = " › ".join(part.replace("_", " ") for part in path or (", ".join(default),))
+    return text[:1].upper() + text[1:]

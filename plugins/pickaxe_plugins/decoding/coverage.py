@@ -16,6 +16,7 @@ from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
 from pickaxe.randomness import generator
 from pickaxe_plugins.decoding._cost import Prices, average
+from pickaxe_plugins.decoding._coverage_report import told
 from pickaxe_plugins.decoding._law import Law, fit_law, shift
 from pickaxe_plugins.decoding._passk import band, log_grid, pass_at_k
 from pickaxe_plugins.decoding._problems import Problem, Read, read_problem
@@ -147,7 +148,7 @@ class Coverage(Method[Params]):
         for group in _grouped(problems):
             call.check()
             reports[group.name] = self._report(group, laws.get(group.name), call)
-        summary: dict[str, Any] = {"groups": reports}
+        summary: dict[str, Any] = {**told(reports, self.params.confidence), "groups": reports}
         if len(reports) > 1:
             summary["shifts"] = _shifts(reports)
         return Scores(columns, groups=_table(reports), summary=summary)

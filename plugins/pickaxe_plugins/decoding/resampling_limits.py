@@ -25,6 +25,7 @@ from pickaxe import (
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
 from pickaxe_plugins.decoding._limits import FITTED, LimitParams, Measured, compare, fit_limits, measure, report
+from pickaxe_plugins.decoding._limits_report import told_plans, told_runs
 from pickaxe_plugins.decoding._resampling import Tries, best
 from pickaxe_plugins.decoding._runs import PLAN_FIELDS, RUN_FIELDS, read_evalplus, read_plan, read_runs
 
@@ -130,7 +131,9 @@ class ResamplingLimits(Method[Params]):
             told = report(found, self.params, self.params.false_positive_values, self.params.curves)
             reports[run.group] = {**told, "k": k, "k_from": "items" if known is None else "artifact"}
             groups.append(found)
-        summary = {"groups": reports, "comparison": compare(groups, self.params.reference, self.params)}
+        comparison = compare(groups, self.params.reference, self.params)
+        answered = told_runs(groups, comparison, self.params.stakes)
+        summary = {**answered, "groups": reports, "comparison": comparison}
         return Scores(columns, groups=_table(groups), summary=summary, flags=tuple(flags))
 
     def _rows(self, found: Measured, k: int) -> Mapping[str, np.ndarray]:
@@ -149,6 +152,7 @@ class ResamplingLimits(Method[Params]):
 
     def _plans(self, items: Items, call: Call) -> Scores:
         rows, told = [], []
+        plans = {}
         for row, item in enumerate(items):
             call.check()
             plan = read_plan(item, row, self.params.stakes, self.params.max_attempts)
@@ -158,6 +162,7 @@ class ResamplingLimits(Method[Params]):
             curves = plan.curves(notebook)
             reward = curves.reward(plan.stakes)
             k = best(reward)
+            plans[item.id] = (curves, reward, k)
             at = {
                 "reward": reward,
                 "accuracy": curves.accuracy,
@@ -170,7 +175,7 @@ class ResamplingLimits(Method[Params]):
             )
             told.append({"id": item.id, "k_opt": k, "max_reward": reward.max(), **(at if self.params.curves else {})})
         columns = {column.name: np.array([row[column.name] for row in rows]) for column in _PLAN_COLUMNS}
-        return Scores(columns, summary={"plans": told})
+        return Scores(columns, summary={**told_plans(plans), "plans": told})
 
 
 _PLAN_COLUMNS = (
