@@ -87,7 +87,7 @@ def test_sampling_is_checked_before_the_first_chunk(handle: Any, sampling: Sampl
 @pytest.mark.parametrize("name", ["allowed", "json_schema", "regex"])
 def test_what_a_decoder_does_not_keep_to_is_refused(handle: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = Prompt("b", **{name: {"allowed": ("x",), "json_schema": {}, "regex": "x"}[name]})
-    decoder = handle("decoder", lambda **_: iter([Chunk(0, finish_reason="stop"), Chunk(1, finish_reason="stop")]))
+    decoder = handle("decoder", lambda **_: (Chunk(row, finish_reason="stop") for row in range(2)))
     with pytest.raises(InvalidItems) as caught:
         decoder.decode([Prompt("a"), prompt])
     assert [each.field for each in caught.value.violations] == [f"prompts[1].{name}"]
