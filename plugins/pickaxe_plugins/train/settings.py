@@ -21,7 +21,6 @@ class Shape(pickaxe.Params):
     width: int = Field(default=128, ge=GRAIN, multiple_of=GRAIN, description="Size of the hidden states.")
     heads: int = Field(default=4, ge=1, description="Attention heads; width / heads is a multiple of 16.")
     kv_heads: int = Field(default=2, ge=1, description="Heads of keys and values, which divide the heads.")
-    context: int = Field(default=2048, ge=16, description="Most tokens it reads.")
 
     @pydantic.model_validator(mode="after")
     def _divides(self) -> Self:
@@ -31,7 +30,7 @@ class Shape(pickaxe.Params):
             raise ValueError(f"width {self.width} must be a multiple of 16 * heads, that is of {16 * self.heads}")
         return self
 
-    def architecture(self, vocab: int) -> Architecture:
+    def sized(self, vocab: int, context: int) -> Architecture:
         """With a vocabulary of that size, tied to the output, and an MLP of about 8/3 of the width."""
         return Architecture(
             layers=self.layers,
@@ -41,7 +40,7 @@ class Shape(pickaxe.Params):
             head_size=self.width // self.heads,
             mlp=GRAIN * round(8 * self.width / 3 / GRAIN),
             vocab=vocab,
-            context=self.context,
+            context=context,
             tied=True,
         )
 
@@ -52,6 +51,11 @@ class Net(Shape):
     vocab: int = Field(
         default=512, ge=257, description="Most tokens of the byte-pair vocabulary learned from the examples."
     )
+    context: int = Field(default=2048, ge=16, description="Most tokens it reads.")
+
+    def architecture(self, vocab: int) -> Architecture:
+        """With a vocabulary of that size."""
+        return self.sized(vocab, self.context)
 
 
 class Recipe(pickaxe.Params):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import items, saved, text, tokenizer_in
+from tiny_models import items, saved, text, tokenizer_in, trained_base
 
 import pickaxe
 from pickaxe import Artifact, Call, Host, Item, Progress
@@ -37,6 +37,11 @@ def bits(path: Path) -> dict[str, bytes]:
 
 def digests(path: Path) -> dict[str, str]:
     return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in path.iterdir() if each.is_file()}
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return trained_base()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import identity, items, saved, text, tokenizer_in
+from tiny_models import identity, items, saved, text, tokenizer_in, trained_base
 
 import pickaxe
 from pickaxe import Call, Host, Item, Prompt, Sampling
@@ -36,6 +36,12 @@ from pickaxe_plugins.decoding.kv_predict import (
     write_graph,
 )
 from pickaxe_plugins.train import llama
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    return trained_base()
+
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {},

@@ -1,7 +1,9 @@
-"""Small models and texts for the tests of KV prediction."""
+"""Small models and texts for the tests of methods that train: KV prediction, drafts."""
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +64,10 @@ def identity(architecture: Architecture) -> dict[str, np.ndarray]:
     return {"key_weight": matrix, "value_weight": matrix, "key_bias": bias, "value_bias": bias}
 
 
-def trained_base(folder: Path, steps: int = 120, batch: int = 8) -> Path:
+@functools.cache
+def trained_base(steps: int = 120, batch: int = 8) -> Path:
+    """A model of 4 layers that has learned to say who has what; trained once for all tests of a process."""
+    folder = Path(tempfile.mkdtemp(dir=_scratch().name)) / "base"
     tokenizer = tokenizer_in(folder)
     architecture = NET.architecture(tokenizer.vocab_size)
     learned = [_whole(row) for row in tokenizer.encode_batch([text(row) for row in range(steps * batch)])]
@@ -76,6 +81,11 @@ def trained_base(folder: Path, steps: int = 120, batch: int = 8) -> Path:
             except StopIteration as end:
                 llama.save(end.value, architecture, folder)
                 return folder
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pickaxe-tiny-")
 
 
 def _whole(ids: list[int]) -> loop.Text:
