@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PICKAXE_DEMO_OUTPUT ?= demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help env models demo test clients lint types proto proto-check bench docs clean
+.PHONY: help env models demo test clients browser lint types proto proto-check bench docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ test: models ## All tests, parallel over the cores
 
 clients: models ## The Node client against a real server
 	tests/clients/node/run $(BIN)
+
+browser: env ## Reports in headless Chromium: errors, requests, content, accessibility
+	tests/browser/run $(BIN)
 
 lint: env ## ruff and buf lint
 	$(BIN)/ruff check .
