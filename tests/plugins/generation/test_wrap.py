@@ -262,11 +262,11 @@ def test_a_budget_bounds_the_rephrases() -> None:
 
 
 def test_greedy_styles_differ() -> None:
-    passages = [each["famous"] for each in json.loads(TEXTS.read_text(encoding="utf-8"))]
-    decoder = pickaxe.decoder("wrap", model="draft", temperature=0, clean=False, max_tokens=24)
+    passages = [each["retold"] for each in json.loads(TEXTS.read_text(encoding="utf-8"))][:12]
+    decoder = pickaxe.decoder("wrap", temperature=0, clean=False, max_tokens=16)
     found = rephrases(decoder.complete(passages))
     differ = [one.text != other.text for one, other in zip(found[0::2], found[1::2], strict=True)]
-    assert len(differ) == 24
+    assert len(differ) == 12
     assert sum(differ) > 0.9 * len(differ)
 
 

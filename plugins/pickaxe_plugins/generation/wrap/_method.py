@@ -287,8 +287,6 @@ def _check(prompts: Sequence[Prompt]) -> None:
             found.append(Violation(f"{place}.messages", "are not rephrased: give the document as text"))
         elif not (prompt.text or "").split():
             found.append(Violation(f"{place}.text", "is empty: give a document to rephrase"))
-        if prompt.allowed:
-            found.append(Violation(f"{place}.allowed", "cannot bind a rephrase"))
         if prompt.sampling.n != 1:
             found.append(Violation(f"{place}.sampling.n", "must be 1: raise n of a style for more rephrases"))
     if found:

@@ -152,7 +152,7 @@ class _Answer:
 
     def written(self) -> Written:
         text = "".join(self._pieces) if self._selected is None else self._selected
-        reason = self._reasons.get(self._chosen) or next(iter(self._reasons.values()))
+        reason = self._reasons.get(self._chosen, next(iter(self._reasons.values())))
         return Written(text, reason, self._usage())
 
     def _usage(self) -> Mapping[str, float]:

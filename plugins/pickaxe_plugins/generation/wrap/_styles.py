@@ -12,8 +12,8 @@ import pickaxe
 from pickaxe import Message
 
 SYSTEM = (
-    "You are a helpful assistant. You rewrite texts exactly as you are asked, keep every fact, and reply with the "
-    "rewritten text alone."
+    "You are a helpful assistant. Do with the text exactly what you are asked, keep its facts, and reply with the "
+    "result alone."
 )
 
 PROMPTS: Mapping[str, str] = {
@@ -23,8 +23,8 @@ PROMPTS: Mapping[str, str] = {
     "sentences such as those of Wikipedia.",
     "hard": "Restate the following passage in very terse and abstruse language that only an erudite scholar would "
     "understand. Prefer rare and learned words.",
-    "qa": "Convert the following passage into a conversation: write several questions about it, each with its answer. "
-    'Begin each question with "Question:" and each answer with "Answer:" on a new line.',
+    "qa": "Read the passage below and write several questions about it, each followed by its answer, as in a "
+    'conversation. Begin each question with "Question:" and each answer with "Answer:" on a new line.',
 }
 """Built-in style -> what it asks for; the passage follows."""
 
