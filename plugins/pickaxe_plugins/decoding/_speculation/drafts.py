@@ -46,7 +46,8 @@ class Shape:
             probs = np.exp((logits - best) / np.float32(self.draw.temperature)).astype(np.float64)
             return Distribution(probs / probs.sum())
         ids, probs = self.draw.distribution(logits)
-        return Distribution(probs, ids)
+        peak = float(1 / np.exp(logits - best).sum()) if self.draw.temperature == 0 else None
+        return Distribution(probs, ids, peak)
 
     def among(self, ids: np.ndarray, probs: np.ndarray, generated: Sequence[int]) -> Distribution | None:
         """Of a few tokens (ids ascending) with these probabilities; None when the processors forbid them all."""
@@ -58,8 +59,8 @@ class Shape:
             ids, logits = ids[logits > -np.inf], logits[logits > -np.inf]
         if not len(ids):
             return None
-        kept, probs = self.draw.distribution(logits.astype(np.float32))
-        return Distribution(probs, ids[kept])
+        law = self.distribution(logits.astype(np.float32))
+        return Distribution(law.probs, ids if law.ids is None else ids[law.ids], law.peak)
 
 
 class Draft(Protocol):

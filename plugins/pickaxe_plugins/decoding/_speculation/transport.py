@@ -26,6 +26,8 @@ class Distribution:
 
     probs: np.ndarray
     ids: np.ndarray | None = None
+    peak: float | None = None
+    """What the largest probability was before temperature 0 made it 1, where that is known."""
 
     @classmethod
     def one(cls, token: int) -> Distribution:
@@ -34,6 +36,11 @@ class Distribution:
 
     def __len__(self) -> int:
         return len(self.probs)
+
+    @property
+    def surest(self) -> float:
+        """The largest probability: how sure a draft is of its likeliest token."""
+        return float(self.probs.max()) if self.peak is None else self.peak
 
     def id(self, place: int) -> int:
         """The token at this place of `probs`."""

@@ -47,7 +47,7 @@ class Tree:
     def add(self, node: int, law: Distribution, drafted: Sequence[int]) -> list[int]:
         """Note what was drafted after a node; returns the new nodes, one per different token, in order."""
         self.laws[node], self.drafted[node] = law, list(drafted)
-        children, reach = self.children[node], self.reach[node] * float(law.probs.max())
+        children, reach = self.children[node], self.reach[node] * law.surest
         for token in drafted:
             if token in children:
                 self.copies[children[token]] += 1
