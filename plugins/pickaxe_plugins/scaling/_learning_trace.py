@@ -89,11 +89,11 @@ def trace(x: np.ndarray, y: np.ndarray, shape: Pattern, rules: Rules) -> Trace:
     working = working_level(sizes, backbone, rules.nu, rules.slowdown, rules.lookahead)
     predicting = prediction_level(backbone, working, rules.upper)
     wlevel, plevel = (_level(found, rules.first_level) for found in (working, predicting))
-    trends = _anchored(t, y, plain, plevel, rules.b_range) if rules.anchors else plain
+    trends = anchored(t, y, plain, plevel, rules.b_range) if rules.anchors else plain
     epsilon = _layers(t, trends, shape, rules)
     with np.errstate(invalid="ignore"):
         settled = (epsilon <= rules.tau) & (np.arange(1, n + 1) >= np.where(plevel > 0, plevel, n + 1)[:, None])
-    clevel = _level(np.where(settled.any(1), settled.argmax(1), -1), 1)
+    clevel = _level(np.where(settled.any(axis=1), settled.argmax(axis=1), -1), 1)
     return Trace(trends, plain, epsilon, wlevel, plevel, clevel)
 
 
@@ -111,22 +111,26 @@ def working_level(x: np.ndarray, limits: np.ndarray, nu: float, slowdown: int, l
         calm = steps <= nu ** (1 / slowdown)
     if calm.shape[1] <= lookahead:
         return np.full(len(limits), -1)
-    windows = np.lib.stride_tricks.sliding_window_view(calm, lookahead + 1, axis=1).all(-1)
-    return np.where(windows.any(1), windows.argmax(1), -1)
+    windows = np.asarray(np.lib.stride_tricks.sliding_window_view(calm, lookahead + 1, axis=1).all(axis=-1))
+    return np.where(windows.any(axis=1), windows.argmax(axis=1), -1)
 
 
 def prediction_level(limits: np.ndarray, working: np.ndarray, upper: float) -> np.ndarray:
     """First position from `working` on whose limit is at most `upper`; -1: none."""
     with np.errstate(invalid="ignore"):
-        able = (limits <= upper) & (np.arange(limits.shape[1]) >= working[:, None]) & (working >= 0)[:, None]
-    return np.where(able.any(1), able.argmax(1), -1)
+        able = (
+            (limits <= upper + _SAME * abs(upper))
+            & (np.arange(limits.shape[1]) >= working[:, None])
+            & (working >= 0)[:, None]
+        )
+    return np.where(able.any(axis=1), able.argmax(axis=1), -1)
 
 
-def _anchored(
+def anchored(
     t: np.ndarray, y: np.ndarray, plain: Saturating, plevel: np.ndarray, b_range: tuple[float, float]
 ) -> Saturating:
     """The trends from `plevel` + 1 on with one more observation, of the limit: the limit of the trend before."""
-    curves, n = y.shape
+    n = y.shape[1]
     table = np.stack([plain.a, plain.b, plain.c, plain.sse])
     t = np.append(t, np.inf)
     for level in range(int(plevel[plevel > 0].min(initial=n)) + 1, n + 1):
