@@ -141,13 +141,19 @@ class TreeReader:
         return TreeReader(self.lm, self._cache, self._head)
 
     def catch_up(self, context: Sequence[int], call: Call | None = None) -> None:
-        """Read all of the context but its last token, which is node 0 of the next tree."""
-        behind = context[self._cache.width : -1]
-        if len(behind):
-            ids = np.asarray(behind, dtype=np.int64)[None]
-            _, self._cache = self.lm.forward(ids, past=self._cache, logits_at="none", call=call)
-            self._base = self._cache.width
+        """Read all of the context but its last token, which is node 0 of the next tree.
+
+        What the model has read before of a context that begins alike is not read again.
+        """
+        ids = np.asarray(context[:-1], dtype=np.int64)
+        prefixes = self.lm.engine.prefixes
+        if not self._cache.width and (known := prefixes.longest(ids)) is not None:
+            self._cache = known
+        if len(behind := ids[self._cache.width :]):
+            _, self._cache = self.lm.forward(behind[None], past=self._cache, logits_at="none", call=call)
+            prefixes.remember(ids, self._cache)
             self.calls += 1
+        self._base = self._cache.width
 
     def room(self, tree: Tree) -> int:
         """How many nodes of this tree, node 0 not counted, fit the model's context."""
@@ -165,11 +171,13 @@ class TreeReader:
         positions, bias = None, None
         if not self._is_chain(tree):
             positions, bias = self._placed(tree, nodes, start, len(behind))
-        states, self._cache = self.lm.network.read(
-            ids, np.array([ids.shape[1]]), self._cache, wanted, positions=positions, bias=bias, call=call
-        )
-        self.calls += 1
-        return self._head(states)
+        counts = np.array([ids.shape[1]])
+        with self.lm.turn(call):
+            states, self._cache = self.lm.network.read(
+                ids, counts, self._cache, wanted, positions=positions, bias=bias, call=call
+            )
+            self.calls += 1
+            return self._head(states)
 
     def keep(self, tree: Tree, path: Sequence[int]) -> None:
         if not self._slots:
