@@ -53,7 +53,17 @@ def main(scripts: Path, build: Path) -> None:
     build.mkdir(exist_ok=True)
     pickaxe = scripts / "pickaxe"
     targets = write(build / "targets.jsonl", [json.dumps({"id": "t", "text": "return width height value loop array"})])
-    fit = [pickaxe, "fit", "zip-fit", "--examples", targets, "--out", build / "art", "--overwrite", "--quiet"]
+    fit: list[Any] = [
+        pickaxe,
+        "fit",
+        "zip-fit",
+        "--examples",
+        targets,
+        "--out",
+        build / "art",
+        "--overwrite",
+        "--quiet",
+    ]
     subprocess.run(fit, check=True, timeout=300)
     runs: dict[str, tuple[str, Path, list[Any]]] = {
         "coverage": (

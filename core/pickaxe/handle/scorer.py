@@ -11,6 +11,7 @@ import numpy as np
 
 from pickaxe.call import Call
 from pickaxe.data import Column, Flag, Groups, Items, Scores
+from pickaxe.errors import MethodFailed
 from pickaxe.handle.base import ItemLike, MethodHandle, as_item
 from pickaxe.jsonable import jsonable
 from pickaxe.opened import Opened
@@ -109,9 +110,21 @@ def checked_scores(opened: Opened, result: object, columns: tuple[Column, ...], 
         result,
         columns=typed,
         groups=_typed_groups(opened, result.groups),
-        summary=jsonable(dict(result.summary)),
+        summary=_summary(opened, result.summary),
         schema=columns,
     )
+
+
+def _summary(opened: Opened, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary as JSON; its answer and figures must be what a report can show."""
+    from pickaxe.report.figure import explained
+
+    summary: dict[str, Any] = jsonable(dict(given))
+    try:
+        explained(summary)
+    except MethodFailed as error:
+        raise opened.nonsense(f"a summary that no report can show: {error.message}") from None
+    return summary
 
 
 def _typed(opened: Opened, column: Column, values: object, n: int) -> np.ndarray:

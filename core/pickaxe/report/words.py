@@ -58,7 +58,8 @@ def cell(value: Any) -> str:
 def describe(figure: Figure) -> str:
     """What the figure shows: axes, and of every series where it begins, ends and has its extremes."""
     kinds = " and ".join(dict.fromkeys(_KINDS[each.kind] for each in figure.series))
-    axes = f"{_axis(figure.y)} over {_axis(figure.x)}, drawn as {kinds}."
+    value, place = (figure.x, figure.y) if figure.y.categories else (figure.y, figure.x)
+    axes = f"{_axis(value)} over {_axis(place)}, drawn as {kinds}."
     return " ".join([axes, *(_series(figure, each) for each in figure.series)])
 
 
