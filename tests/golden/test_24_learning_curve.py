@@ -36,8 +36,9 @@ def test_noise_free() -> None:
     given, expected, tolerance = case("noise_free", "x", "accuracy", "predict_at")
     understood(expected, "a", "b", "c", "prediction")
     rel = understood(tolerance, "rel")["rel"]
-    fields = {"x": np.array(given["x"]), "y": np.array(given["accuracy"]), "target_size": float(given["predict_at"])}
-    found = pickaxe.scorer("learning-curve").score([Item("run", fields=fields)])
+    x, y = np.array(given["x"]), np.array(given["accuracy"])
+    item = Item("run", fields={"x": x, "y": y, "target_size": float(given["predict_at"])})
+    found = pickaxe.scorer("learning-curve").score([item])
     assert found.primary[0] == pytest.approx(expected["prediction"], rel=rel)
     assert found["asymptote"][0] == pytest.approx(expected["c"], rel=rel)
     assert found["exponent"][0] == pytest.approx(expected["b"], rel=rel)
@@ -91,7 +92,7 @@ def test_layer_of_convergence() -> None:
     understood(expected, "p_q_epsilon")
     rel = understood(tolerance, "rel")["rel"]
     later, earlier = (
-        Saturating(*np.array(given[name]).T, np.zeros(len(given[name])))
+        Saturating(*(np.array(column) for column in zip(*given[name], strict=True)), sse=np.zeros(len(given[name])))
         for name in ("trend_i_abc", "trend_i_minus_1_abc")
     )
     t = traces.last_crossing(later, earlier, *np.log(given["search_range"]))

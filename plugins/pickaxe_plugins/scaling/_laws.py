@@ -16,12 +16,12 @@ from pickaxe.errors import InvalidItems
 from pickaxe.extras import require
 
 B_RANGE = (1e-3, 5.0)
-_GRID = 600
+_GRID = 150
 """Exponents tried before the best one is polished."""
 _ROWS = 256
 """Curves fitted at once: their tables of (curve, exponent) stay in the processor's cache."""
-_POLISH = 8
-"""Steps of the polish, which start from a bracket 3 % wide."""
+_POLISH = 12
+"""Most steps of the polish, which starts from a bracket 12 % wide."""
 
 
 # ---------------------------------------------------------------- laws

@@ -160,7 +160,7 @@ class LearningCurve(Method[Params]):
     columns = _COLUMNS
     fitted = "optional"
     stages = ("curve",)
-    cost = "600 exponents a trend: about 1 ms for all trends of a 40-point curve, 5 ms with 200 bootstrap fits."
+    cost = "About 1 ms for all trends of a 40-point curve, some more for the intervals."
     reproduced = (
         "Golden traces, levels and layers; on a synthetic 400,000-word tagging task the final accuracy is predicted "
         "within 2 points from 10 % of the data."
