@@ -77,7 +77,11 @@ class Mdsd(Method[Params]):
     cost = (
         "Per round one call of the model on 1 + n (1 + width (depth - 1)) tokens at most, and depth calls of the draft."
     )
-    reproduced = ""
+    reproduced = (
+        "Output law of every verifier, exactly and on 200,000 samples.  SmolLM2-135M with its small draft, 200 "
+        "positions, 4 drafts: greedy_optimal accepts 0.712 at T = 0.7 where rrs_without accepts 0.699; at T = 1 0.678 "
+        "and 0.702."
+    )
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
