@@ -47,17 +47,8 @@ class Drafting:
         held = yield from self._sequences(validation or (), "held")
         if not self.out.done("train"):
             architecture, weights = self._start(init_from)
-            trained = yield from distil.distil(
-                architecture,
-                weights,
-                learned,
-                self._teacher,
-                self.params.recipe,
-                self.out,
-                sharpen=self.params.sharpen,
-                seed=self.call.seed,
-            )
-            llama.save(trained, architecture, self.out.path)
+            weights = yield from self._trained(architecture, weights, learned)
+            llama.save(weights, architecture, self.out.path)
             self.target.tokenizer.save(self.out.path)
             self.out.finish("train")
         yield from self._describe(learned, held)
@@ -140,6 +131,27 @@ class Drafting:
         words = target.tensors.tensor("embedding" if of.tied else "output")
         weights["embedding"] = distil.reduced(words, architecture.width, self.call.seed)
         return architecture, weights
+
+    def _trained(
+        self, architecture: Architecture, weights: dict[str, np.ndarray], learned: Sequence[np.ndarray]
+    ) -> Generator[Progress, None, dict[str, np.ndarray]]:
+        params, seed = self.params, self.call.seed
+        steps = params.recipe.steps(len(learned)) if params.steps is None else params.steps
+        self.out.notes["steps"] = steps
+        if not steps:
+            return weights
+        made = yield from distil.distil(
+            architecture,
+            weights,
+            learned,
+            self._teacher,
+            params.recipe,
+            self.out,
+            steps=steps,
+            sharpen=params.sharpen,
+            seed=seed,
+        )
+        return made
 
     def _describe(self, learned: Sequence[np.ndarray], held: Sequence[np.ndarray]) -> Iterator[Progress]:
         made = open_checkpoint(self.out.path)

@@ -35,6 +35,9 @@ class Params(LMParams):
     sharpen: float = Field(
         0.25, ge=0, le=1, description="Fit: last share of the steps, which maximise acceptance in place of likeness."
     )
+    steps: int | None = Field(
+        None, ge=0, description="Fit: training steps; null: as the recipe's epochs say; 0: none, to measure `base`."
+    )
     recipe: Recipe = Field(
         Recipe(epochs=2, batch=4, rate=2e-3, warmup=100, checkpoint=100), description="Fit: how it is trained."
     )

@@ -45,16 +45,16 @@ def distil(
     recipe: Recipe,
     out: ArtifactWriter,
     *,
+    steps: int,
     sharpen: float,
     seed: int,
 ) -> Generator[Progress, None, dict[str, np.ndarray]]:
-    """Train on every position of the sequences of token ids and return the new weights.
+    """Train for so many steps on every position of the sequences of token ids; the new weights.
 
     The loss is KL(teacher || student); in the last `sharpen` of the steps it is their total variation, 1 - the share
     of drafts that speculative sampling accepts, + 0.1 KL.  Each step reports `loss`, `kl` and `acceptance`.
     """
     shuffle = Shuffle(len(sequences), recipe.batch, seed)
-    steps = recipe.epochs * shuffle.per_epoch
 
     def given(step: int) -> dict[str, Any]:
         chosen = batch([sequences[row] for row in shuffle.rows(step)], recipe.batch)

@@ -52,7 +52,7 @@ def train(
     everything is written to `out`; a fit that was interrupted goes on from there to the same weights, bit by bit.
     """
     shuffle = Shuffle(len(texts), recipe.batch, seed)
-    steps = recipe.epochs * shuffle.per_epoch
+    steps = recipe.steps(len(texts))
     trained: dict[str, np.ndarray] = yield from descend(
         _noisy_loss(architecture, recipe.noise),
         adamw(recipe, steps),

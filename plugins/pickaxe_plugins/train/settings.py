@@ -73,3 +73,7 @@ class Recipe(pickaxe.Params):
     checkpoint: int = Field(
         default=100, ge=1, description="Steps between the points at which an interrupted fit resumes."
     )
+
+    def steps(self, examples: int) -> int:
+        """How many steps the epochs are."""
+        return self.epochs * -(-examples // self.batch)

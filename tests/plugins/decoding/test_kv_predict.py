@@ -82,6 +82,19 @@ def test_a_copy_predicts_the_base_exactly(changes: Mapping[str, Any], tmp_path: 
         np.testing.assert_allclose(first, plain, atol=1e-5, rtol=0)
 
 
+def test_a_copy_with_a_key_norm_undoes_its_scale(tmp_path: Path) -> None:
+    """The cache has keys after their norm, and the base norms them again."""
+    architecture, weights = saved(tmp_path, qk_norm=True)
+    copy = identity(architecture)
+    norms = np.stack([weights[f"layers.{layer}.k_norm"] for layer in range(architecture.layers)])
+    copy["key_weight"] = copy["key_weight"] / np.tile(norms, architecture.kv_heads)[:, None]
+    copy["key_norm"] = norms
+    lm = Host().lm_at(tmp_path, "fp32")
+    reader = reader_of(tmp_path, lm, lm, tuple(range(architecture.layers)), copy)
+    first, _ = lm.prefill(IDS[-1:], past=reader.read([IDS[:-1]])[0])
+    np.testing.assert_allclose(first, lm.prefill(IDS)[0], atol=1e-3, rtol=0)
+
+
 BASES: Mapping[str, Mapping[str, Any]] = {**VARIANTS, "qwen3": {"qk_norm": True}, "own rotary base": {"rope_base": 500}}
 
 
@@ -89,7 +102,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {**VARIANTS, "qwen3": {"qk_norm": True}
 def test_the_graph_places_what_training_predicts(changes: Mapping[str, Any], tmp_path: Path) -> None:
     """A base and an auxiliary model of other sizes and rotary: keys are normed and turned as the base's own."""
     base, weights = saved(tmp_path / "base", **changes)
-    aux, other = saved(tmp_path / "aux", 1, layers=2, kv_heads=1, rope_interleaved=True)
+    aux, other = saved(tmp_path / "aux", 1, layers=2, kv_heads=1, rope_interleaved=True, qk_norm=base.qk_norm)
     draw = np.random.default_rng(2)
     arrays = {
         f"{kind}_{part}": draw.standard_normal(shape).astype(np.float32) / 8
@@ -98,6 +111,7 @@ def test_the_graph_places_what_training_predicts(changes: Mapping[str, Any], tmp
     }
     layer_map = (0, 1, 1, 0)
     _, seen = llama.read(other, aux, np.array([IDS]))
+    seen = [(llama.normed_keys(other, aux, layer, keys), values) for layer, (keys, values) in enumerate(seen)]
     pairs = predict(arrays, layer_map, seen, base)
     host = Host()
     if base.qk_norm:

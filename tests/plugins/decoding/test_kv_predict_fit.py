@@ -205,3 +205,11 @@ def test_predictions_become_good(base: Path, tmp_path: Path) -> None:
         assert found["base_loss"] < alone
         assert found["base_loss"] > found["exact_loss"]
         assert found["k_loss/average"] < untrained["k_loss/average"]
+
+
+def test_a_base_that_norms_its_keys_is_predicted_too(tmp_path: Path) -> None:
+    saved(tmp_path / "base", qk_norm=True)
+    handle = decoder(tmp_path / "base", keep=1.0, steps=0).fit(items(0, 16), validation=items(90, 4))
+    measured = handle.artifact.notes["validation"]
+    assert measured["base_loss"] == pytest.approx(measured["exact_loss"], rel=0.05)
+    assert handle.complete(text(0))[0].usage["predicted_tokens"] > 0

@@ -135,9 +135,7 @@ class Fitting:
             safetensors.save_file({name: np.ascontiguousarray(array) for name, array in predictor.items()}, str(kept))
             self.out.finish("start")
         tree = {"aux": aux, "predictor": _arrays(kept, trainer.pairing)}
-        steps = params.steps
-        if steps is None:
-            steps = params.recipe.epochs * -(-len(learned) // params.recipe.batch)
+        steps = params.recipe.steps(len(learned)) if params.steps is None else params.steps
         if steps:
             tree = yield from trainer.train(tree, learned, steps)
         self.out.notes["steps"] = steps

@@ -16,7 +16,11 @@ from pickaxe.lm.weights import Architecture
 
 KINDS = ("key", "value")
 Pair = tuple[Any, Any]
-"""Keys and values of one layer, (B, T, heads, head_size) each; keys before rotary."""
+"""Keys and values of one layer, (B, T, heads, head_size) each; keys before rotary.
+
+Those of the auxiliary model are after its key norm, where it has one: its cache cannot be taken back behind that.  They
+lose nothing that matters, for the base norms what is predicted from them.
+"""
 
 
 def predict(

@@ -13,7 +13,7 @@ from pickaxe import ArtifactWriter, Call, Progress
 from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture
 from pickaxe_plugins.decoding.kv_predict._loss import IGNORED, Loss, entropy, losses
-from pickaxe_plugins.decoding.kv_predict._predictor import Regression, predict, random_start
+from pickaxe_plugins.decoding.kv_predict._predictor import Pair, Regression, predict, random_start
 from pickaxe_plugins.train import llama
 from pickaxe_plugins.train.descent import Shuffle, adamw, descend
 from pickaxe_plugins.train.settings import Recipe
@@ -150,22 +150,25 @@ def _terms(pairing: Pairing, loss: Loss, tree: Any, given: Mapping[str, Any]) ->
     """The terms of the loss, and the base's logits without prediction."""
     base, frozen, ids = pairing.base, given["base"], given["ids"]
     hidden, seen = llama.read(tree["aux"], pairing.aux, ids)
-    predicted = predict(tree["predictor"], pairing.layer_map, seen, base)
+    predicted = predict(tree["predictor"], pairing.layer_map, _cached(tree["aux"], pairing.aux, seen), base)
     guided, _ = llama.read(frozen, base, ids, given=predicted)
     exact, true = llama.read(frozen, base, ids)
-
-    def comparable(pairs: Sequence[Any]) -> list[Any]:
-        return [(llama.normed_keys(frozen, base, layer, keys), values) for layer, (keys, values) in enumerate(pairs)]
-
     told = losses(
         llama.logits(frozen, guided),
         llama.logits(tree["aux"], hidden),
         given["targets"],
-        comparable(predicted),
-        comparable(true),
+        _cached(frozen, base, predicted),
+        _cached(frozen, base, true),
         loss,
     )
     return told, llama.logits(frozen, exact)
+
+
+def _cached(weights: Any, architecture: Architecture, pairs: Sequence[Pair]) -> list[Pair]:
+    """Projected keys and values as a cache has them but for rotary: keys after their norm."""
+    return [
+        (llama.normed_keys(weights, architecture, layer, keys), values) for layer, (keys, values) in enumerate(pairs)
+    ]
 
 
 @functools.lru_cache(maxsize=4)
@@ -189,10 +192,11 @@ def _evaluation(pairing: Pairing, loss: Loss) -> Callable[..., dict[str, Any]]:
 
 @functools.lru_cache(maxsize=4)
 def _pairs(pairing: Pairing) -> Callable[..., tuple[list[Any], list[Any]]]:
-    """(auxiliary weights, base weights, ids) -> keys and values of both, by layer."""
+    """(auxiliary weights, base weights, ids) -> what the predictor sees, and what it should say, by layer."""
 
     def both(aux: Any, base: Any, ids: Any) -> tuple[list[Any], list[Any]]:
-        return llama.read(aux, pairing.aux, ids)[1], llama.read(base, pairing.base, ids)[1]
+        seen = _cached(aux, pairing.aux, llama.read(aux, pairing.aux, ids)[1])
+        return seen, llama.read(base, pairing.base, ids)[1]
 
     compiled: Callable[..., tuple[list[Any], list[Any]]] = require("jax", extra="train").jit(both)
     return compiled
