@@ -16,19 +16,25 @@ def score_rows(ids: Sequence[str], scores: Scores) -> list[Row]:
 
     When the method has a column of such a name, see `free_names`.  NaN, which says "no value", becomes null;
     infinities become "Infinity" and "-Infinity".  A float32 is written with all digits of its double, so that
-    comparing for equality works without a cast.
+    comparing for equality works without a cast.  `flag_reasons` takes the flags of a row apart again.
     """
     columns = [values.tolist() for values in scores.columns.values()]
     names = ["id", *column_names(scores.columns)]
     flag_name, segments_name = free_names(scores.columns)
     rows = [dict(zip(names, map(_plain, values), strict=True)) for values in zip(ids, *columns, strict=True)]
     for flag in scores.flags:
-        text = f"{flag.reason}: {flag.message}" if flag.message else flag.reason
+        message = flag.message.replace(";", ",")  # a semicolon parts the flags of an item
+        text = f"{flag.reason}: {message}" if message else flag.reason
         held = rows[flag.index].get(flag_name)
         rows[flag.index][flag_name] = f"{held}; {text}" if held else text
     for row, segments in zip(rows, scores.segments, strict=False):
         row[segments_name] = [[part.start, part.end, part.score] for part in segments]
     return rows
+
+
+def flag_reasons(text: str) -> list[str]:
+    """The reasons of the flags in a row's flag cell."""
+    return [part.partition(": ")[0] for part in text.split("; ")] if text else []
 
 
 def column_names(columns: Iterable[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from pickaxe.data import Column
-from pickaxe.io.rows import Row, column_names, free_names
+from pickaxe.io.rows import Row, column_names, flag_reasons, free_names
 
 KEPT = 1 << 16
 """Values of a column that quantiles and histograms are taken from."""
 FIRST = 50
 """A run of up to so many items is shown entire."""
 BEST = 20
-_REASON = re.compile(r"(?:^|; )([a-z][a-z0-9_-]*)(?=: |; |$)")
 
 
 @dataclass
@@ -92,7 +90,7 @@ class Tally:
                 values.add(_number(row.get(self._names[name])))
             self._rank(row)
             text = row.get(self._flag) or ""
-            for reason in _REASON.findall(text):
+            for reason in flag_reasons(text):
                 self.flags[reason] += 1
                 self.messages.setdefault(reason, text)
 
