@@ -1,78 +1,93 @@
-"""One HTML page with the figures and plots of a run; it needs nothing from a network."""
+"""The page of a run of the demo, made with pickaxe's own reports."""
 
 from __future__ import annotations
 
-import io
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib as mpl
 import numpy as np
 
 from demo.job import Step
 from pickaxe import __version__
+from pickaxe.report import Axis, Figure, Page, Series, Table
 
-mpl.use("svg")
-from matplotlib import pyplot as plt
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#b3500a", "#5a5a5a"
+BINS = 40
 
 
 def write(path: Path, steps: Sequence[Step]) -> None:
-    page = jinja2.Environment(autoescape=True).from_string(
-        (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
-    )
     by_title = {step.title: step.details for step in steps}
-    text = page.render(
-        steps=steps,
-        answers=by_title["decode"]["answers"],
-        plots=[
-            ("How like the target descriptions each document is", _svg(_alignments, by_title["score and pick"])),
-            ("Gain in nDCG@10 of each request by reranking", _svg(_gains, by_title["rerank"])),
-            ("Where the time went", _svg(_times, steps)),
-        ],
-        version=__version__,
-        machine=f"{platform.machine()}, Python {platform.python_version()}",
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    Page(
+        title="From a mixed corpus to an answer",
+        lead="Every step below went through a pickaxe server on loopback, each with a published method.",
+        answer=tuple(f"{step.title}: {step.quality}." for step in steps),
+        figures=(_alignments(by_title["score and pick"]), _gains(by_title["rerank"]), _times(steps)),
+        tables=(_steps(steps), _answers(by_title["decode"]["answers"])),
+        footer=(
+            f"pickaxe {__version__}, {platform.machine()}, Python {platform.python_version()}, "
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
+            "Data: MetaTool (MIT) and XQuAD (CC BY-SA 4.0), see demo/data/SOURCES.md."
+        ),
+    ).write(path)
 
 
-def _svg(draw: Callable[[Any, Any], None], data: Any) -> str:
-    figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    draw(axes, data)
-    axes.spines[["top", "right"]].set_visible(False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+def _steps(steps: Sequence[Step]) -> Table:
+    return Table(
+        "What each step did",
+        ("step", "method", "paper", "items", "seconds", "quality"),
+        tuple(
+            (step.title, step.method, step.paper, step.items, round(step.seconds, 1), step.quality) for step in steps
+        ),
+    )
 
 
-def _alignments(axes: Any, details: dict[str, Any]) -> None:
-    bins = np.linspace(min(details["wanted"] + details["other"]), max(details["wanted"] + details["other"]), 40)
-    axes.hist(details["wanted"], bins, alpha=0.7, color=BLUE, label="descriptions of tools")
-    axes.hist(details["other"], bins, alpha=0.7, color=ORANGE, label="passages of articles")
-    axes.axvline(details["cut"], color=GREY, linestyle="--", label="kept from here on")
-    axes.set(xlabel="alignment (zip-fit, gzip 6)", ylabel="documents")
-    axes.legend(frameon=False)
+def _answers(rows: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        "Answers of the language model, each from the three best tools found",
+        ("request", "offered", "answer", "right tool", "named"),
+        tuple((row["request"], row["offered"], row["answer"], row["reference"], row["right"]) for row in rows),
+    )
 
 
-def _gains(axes: Any, details: dict[str, Any]) -> None:
-    queries = sorted(details["before"], key=lambda query: details["after"][query] - details["before"][query])
-    delta = np.array([details["after"][query] - details["before"][query] for query in queries])
-    axes.bar(range(len(delta)), delta, color=np.where(delta < 0, ORANGE, BLUE), width=1.0)
-    axes.axhline(delta.mean(), color=GREY, linestyle="--", label=f"mean {delta.mean():+.3f}")
-    axes.set(xlabel="requests, by gain", ylabel="gain in nDCG@10")
-    axes.legend(frameon=False)
+def _alignments(details: dict[str, Any]) -> Figure:
+    wanted, other, cut = details["wanted"], details["other"], details["cut"]
+    edges = np.linspace(min(wanted + other), max(wanted + other), BINS + 1)
+    middles = (edges[:-1] + edges[1:]) / 2
+    counts = [np.histogram(values, edges)[0] for values in (wanted, other)]
+    return Figure(
+        "How like the target descriptions each document is",
+        Axis("alignment (zip-fit, gzip 6)"),
+        Axis("documents"),
+        (
+            Series("descriptions of tools", "bars", middles, counts[0]),
+            Series("passages of articles", "bars", middles, counts[1]),
+            Series("kept from here on", "line", (cut, cut), (0, max(map(max, counts)))),
+        ),
+    )
 
 
-def _times(axes: Any, steps: Sequence[Step]) -> None:
-    titles = [f"{step.title} ({step.method})" for step in steps][::-1]
-    bars = axes.barh(titles, [step.seconds for step in steps][::-1], color=BLUE)
-    axes.bar_label(bars, fmt="%.1f s", padding=3)
-    axes.set_xlabel("seconds")
+def _gains(details: dict[str, Any]) -> Figure:
+    gains = np.sort([details["after"][query] - before for query, before in details["before"].items()])
+    places = np.arange(len(gains))
+    mean = float(gains.mean())
+    return Figure(
+        "Gain in nDCG@10 of each request by reranking",
+        Axis("requests, by gain"),
+        Axis("gain in nDCG@10"),
+        (
+            Series("gain", "bars", places, gains),
+            Series(f"mean {mean:+.3f}", "line", (0, len(gains) - 1), (mean, mean)),
+        ),
+    )
+
+
+def _times(steps: Sequence[Step]) -> Figure:
+    return Figure(
+        "Where the time went",
+        Axis("time", "seconds"),
+        Axis("step", categories=[f"{step.title} ({step.method})" for step in steps]),
+        (Series("time", "bars", [step.seconds for step in steps], range(len(steps))),),
+    )

@@ -204,6 +204,12 @@ def test_decimal_commas_and_semicolons(write: Write) -> None:
     assert a.fields["v"] == "1.5"
 
 
+def test_semicolons_part_cells_where_the_first_line_has_no_comma(write: Write) -> None:
+    assert items(write("id;loss", "a;0.25"), Layout())[0] == Item("a", fields={"loss": 0.25})
+    assert items(write("id,a;b", "x,1"), Layout())[0].fields == {"a;b": 1}
+    assert items(write('"id;x"', "a"), Layout())[0].fields == {"id;x": "a"}
+
+
 def test_decimal_commas_in_quotes_and_in_tsv(write: Write) -> None:
     assert items(write("id,loss", 'a,"0,25"'), Layout(decimal=","))[0].fields["loss"] == 0.25
     assert items(write("id\tloss", "a\t0,25", name="t.tsv"), Layout(decimal=","))[0].fields["loss"] == 0.25
@@ -213,9 +219,10 @@ def test_without_the_option_a_comma_is_text(write: Write) -> None:
     assert items(write("id,loss", 'a,"0,25"'), Layout())[0].fields["loss"] == "0,25"
 
 
-def test_an_empty_file_with_decimal_commas(write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_an_empty_file(tmp_path: Path, decimal: str) -> None:
     (tmp_path / "e.csv").write_bytes(b"")
-    assert items(tmp_path / "e.csv", Layout(decimal=",")) == []
+    assert items(tmp_path / "e.csv", Layout(decimal=decimal)) == []
 
 
 def test_another_decimal_mark_is_refused() -> None:

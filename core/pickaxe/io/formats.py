@@ -111,8 +111,8 @@ class Delimited:
     """CSV or TSV with a line of column names.
 
     Cells spelled like JSON numbers, with a comma for the point if `decimal` says so, are numbers, `true` and `false`
-    truth values, empty cells are absent.  Where commas are decimal marks, a first line with a semicolon says that
-    semicolons part the cells.
+    truth values, empty cells are absent.  A CSV is parted at semicolons where its first line holds some, and no commas
+    unless these are decimal marks.
     """
 
     def __init__(self, delimiter: str, as_text: frozenset[str], decimal: str = ".") -> None:
@@ -131,10 +131,10 @@ class Delimited:
                 taken.append(line)
                 yield line.decode(errors="surrogateescape")
 
-        first, rest = "", lines()
-        if self._decimal == "," and self._delimiter == ",":
-            first = next(rest, "")
-            self._delimiter = ";" if ";" in first else ","
+        rest = lines()
+        first = next(rest, "")
+        if self._delimiter == "," and ";" in first and ("," not in first or self._decimal == ","):
+            self._delimiter = ";"
         rows = csv.reader(chain([first] if first else [], rest), delimiter=self._delimiter, strict=True)
         while True:
             begin = rows.line_num + 1

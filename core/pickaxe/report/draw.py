@@ -123,7 +123,7 @@ def _points(axes: Any, figure: Figure, series: Series, place: int, look: dict[st
     if series.kind == "points":
         axes.plot(x, y, linestyle="", **whole, **look)
     else:
-        few = whole if len(x) <= 40 and series.kind == "line" else {}
+        few = whole if 2 < len(x) <= 40 and series.kind == "line" else {}
         axes.plot(x, y, linestyle=DASHES[place % len(DASHES)], linewidth=1.8, **few, **look)
 
 

@@ -166,7 +166,7 @@ _INPUT = (
         type=click.Choice((".", ",")),
         default=".",
         show_default=True,
-        help="Decimal mark of CSV and TSV; with a comma, a first line with ; says that ; parts the cells.",
+        help="Decimal mark of CSV and TSV.",
     ),
     click.option(
         "--on-error",
