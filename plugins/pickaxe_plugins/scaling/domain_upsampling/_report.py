@@ -22,8 +22,8 @@ def plan_report(domains: Domains, plan: Plan, total: float, delta: float, cap: f
     }
     moved = ", ".join(f"{group} from {before:.3g} to {after:.3g}" for group, (before, after) in shares.items())
     answer = [
-        f"Train {plan.switch:.4g} of {total:.4g} tokens on the base mix and the last {delta:.3g} of them on the final mix, "
-        f"which moves {moved}.",
+        f"Train {plan.switch:.4g} of {total:.4g} tokens on the base mix and the last {delta:.3g} of them on the final "
+        f"mix, which moves {moved}.",
         *_repetition(names, plan.epochs, cap),
     ]
     places = range(len(names))
