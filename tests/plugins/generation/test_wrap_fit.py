@@ -74,6 +74,11 @@ def test_rows_are_items_with_their_fields() -> None:
     assert row == {"id": "r1", "text": REAL[1].text, "fields": {"origin": "real", "url": "u1"}, "tokens": 4}
 
 
+def test_the_order_of_fields_makes_no_difference() -> None:
+    turned = [Item(each.id, each.text, dict(reversed(each.fields.items()))) for each in (*REAL, *SYNTHETIC)]
+    assert fitted(turned).manifest["files"] == fitted().manifest["files"]
+
+
 def test_styles_are_mixed_evenly_or_by_weight() -> None:
     even = fitted().read_json("mix.json")["styles"]
     assert abs(even["medium"] - even["qa"]) <= 5

@@ -132,7 +132,8 @@ def write_shards(
         name = f"mix-{number:05}.jsonl"
         with out.file(name).open("wb") as stream:
             for place in places:
-                line = json.dumps(pools.row(place) | {"tokens": pools.tokens(place)}, ensure_ascii=False)
+                row = pools.row(place) | {"tokens": pools.tokens(place)}
+                line = json.dumps(row, ensure_ascii=False, sort_keys=True)  # fields lose their order over gRPC
                 stream.write(line.encode("utf-8", "surrogatepass") + b"\n")
         shards.append({"file": name, **_summary(pools, places)})
         yield Progress("mix", sum(shard["documents"] for shard in shards), len(order))
