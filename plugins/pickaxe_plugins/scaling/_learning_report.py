@@ -9,6 +9,7 @@ import numpy as np
 
 from pickaxe.report import Axis, Figure, Series, explain, number
 from pickaxe_plugins.scaling._learning_runs import Outcome, Standing, pairs
+from pickaxe_plugins.scaling._words import amount
 
 _MOST = 3
 """Runs drawn in the first figures: two series each."""
@@ -111,8 +112,8 @@ class Told:
             return f"{each.run.name}: {self._n(goal)} cannot be aimed at, as the curve does not get better."
         if np.isinf(size):
             return f"{each.run.name}: {self._n(goal)} is beyond the fitted limit of {self._n(float(each.trend.c))}."
-        sure = "" if np.isnan(low) else f" (interval {number(low, 3)} to {number(high, 3)})"
-        return f"{each.run.name}: {self._n(goal)} is reached at about size {number(size, 3)}{sure}."
+        sure = "" if np.isnan(low) else f" (interval {amount(low)} to {amount(high)})"
+        return f"{each.run.name}: {self._n(goal)} is reached at about size {amount(size)}{sure}."
 
     # ------------------------------------------------------------ figures and tables
 
