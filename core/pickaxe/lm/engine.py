@@ -71,6 +71,7 @@ class Engine:
         self._rows: list[Row] = []
         self._batch: Batch | None = None
         self._decoded_last = False
+        self._oldest_next = False
 
     # ------------------------------------------------------------ callers
 
@@ -214,13 +215,18 @@ class Engine:
         return len(ticket.unread) >= self.settings.ahead * max(1, ticket.rows)
 
     def _read(self, budget: int) -> None:
-        """A piece of the prompt that has waited longest, with other short ones of like length."""
-        ticket = self._reading.popleft()
+        """A piece of one prompt, with other short ones of like length.
+
+        The oldest one and the shortest one are served in turn, so that short prompts do not wait for long ones
+        and few prompts at a time are half read, which costs memory.
+        """
+        self._oldest_next = not self._oldest_next
+        ticket = self._reading[0] if self._oldest_next else min(self._reading, key=lambda each: len(each.rest))
         if ticket.read is None and (known := self.prefixes.longest(ticket.rest)) is not None:
             ticket.read, ticket.rest = known, ticket.rest[known.width :]
         group = [ticket]
         if ticket.read is None and len(ticket.rest) > 1:
-            group += self._alike(len(ticket.rest), budget)
+            group += self._alike(ticket, budget)
         size = min(budget, max(len(each.rest) for each in group))
         if len(group) == 1 and len(ticket.rest) - size == 1:
             size -= 1  # one token alone goes through another kernel, which rounds differently
@@ -229,6 +235,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - those who wait for their tokens raise it
             for each in group:
                 each.error = error
+                self._reading.remove(each)
 
     def _read_piece(self, group: Sequence[Ticket], size: int) -> None:
         """The next `size` tokens of each, in one run."""
@@ -242,20 +249,19 @@ class Engine:
         for place, each in enumerate(group):
             each.rest = each.rest[size:]
             each.read = read if len(group) == 1 else read.gather([place])
-            if len(each.rest):
-                self._reading.append(each)
-            else:
+            if not len(each.rest):
+                self._reading.remove(each)
                 self._finish_reading(each, hidden[place : place + 1])
 
-    def _alike(self, longest: int, budget: int) -> list[Ticket]:
-        """Others whose whole prompts can be read in one run with one of this length without much padding."""
+    def _alike(self, ticket: Ticket, budget: int) -> list[Ticket]:
+        """Others whose whole prompts can be read in one run with this one without much padding."""
         found: list[Ticket] = []
-        for other in list(self._reading):
+        longest = len(ticket.rest)
+        for other in self._reading:
             if (len(found) + 2) * max(longest, len(other.rest)) > budget:
                 break
             fresh = other.read is None and len(other.rest) > 1 and not self.prefixes.knows(other.rest)
-            if fresh and 0.8 * longest <= len(other.rest) <= longest / 0.8:
-                self._reading.remove(other)
+            if fresh and other is not ticket and 0.8 * longest <= len(other.rest) <= longest / 0.8:
                 found.append(other)
         return found
 
