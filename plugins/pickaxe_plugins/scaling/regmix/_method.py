@@ -23,7 +23,7 @@ from pickaxe_plugins.scaling.regmix._tables import Reader, Runs
 
 LEAST_RUNS = 10
 _OPTIMUM, _TOP, _FOUND = "optimal_mixture.json", "top_mixtures.npy", "found.json"
-_REFIT_BLOCKS = 2
+_REFIT_BLOCKS = 1
 """Blocks of the search that every refit looks at."""
 _SLACK = 1e-9
 
@@ -40,7 +40,8 @@ class RegMix(Method[Params]):
     Params = Params
     scope = "pool"
     reads = (
-        InputField("mixture", "struct", "Domain -> weight; or a tensor in the order of `domains`.", False),
+        InputField("mixture", "struct", "Domain -> weight; else one field a domain, named by `domains`.", False),
+        InputField("weights", "tensor", "Instead: the weights (D,) in the order of `domains`.", False),
         InputField("losses", "struct", "Target -> value, where it was measured: compared with the prediction.", False),
         InputField("loss", "float64", "The value of the only target, where it was measured.", False),
     )

@@ -16,7 +16,7 @@ class Params(pickaxe.Params):
     """Parameters of `regmix`."""
 
     domains: tuple[str, ...] = Field(
-        (), description="Domains in the order of tensor mixtures; in wide tables the columns that hold the weights."
+        (), description="Domains, in the order of `weights`; in wide tables the columns that hold the weights."
     )
     target: str | dict[str, float] = Field(
         "", description="The loss to improve, or weights of several (0: predicted only); empty: the only one."

@@ -45,25 +45,17 @@ class Reader:
     def of(cls, item: Item, params: Params) -> Reader:
         """By the parameters and, where they leave it open, the first example."""
         mixture = item.get("mixture")
-        if not params.domains and not isinstance(mixture, dict):
+        named = {*(params.prior or ()), *(mixture if isinstance(mixture, dict) else ())}
+        domains = params.domains or tuple(sorted(named))
+        if not domains:
             raise InvalidParams(
                 "domains", "are missing: name them, unless items have a field `mixture` that maps domains to weights"
             )
-        domains = params.domains or tuple(sorted(mixture or ()))  # type: ignore[arg-type]
         return cls(domains, _targets(item, params), params.sum_tolerance, params.normalise)
 
     def mixture(self, item: Item, where: str) -> np.ndarray:
         """The weights (D,) of one item."""
-        given, place = item.get("mixture"), f"{where}.fields.mixture"
-        if isinstance(given, np.ndarray):
-            if given.shape != (len(self.domains),):
-                raise InvalidItems(place, f"has shape {given.shape}, there are {len(self.domains)} domains{_id(item)}")
-            values: Mapping[str, Any] = dict(zip(self.domains, given.tolist(), strict=True))
-        elif given is None:
-            place = f"{where}.fields"
-            values = {name: item.get(name) for name in self.domains if item.get(name) is not None}
-        else:
-            values = given  # type: ignore[assignment]  # a struct: `reads` says so
+        place, values = self._weights(item, f"{where}.fields")
         if strange := sorted(set(values) - set(self.domains)):
             raise InvalidItems(f"{place}.{strange[0]}", f"is no domain; known are {', '.join(self.domains)}{_id(item)}")
         if missing := [name for name in self.domains if name not in values]:
@@ -72,6 +64,19 @@ class Reader:
         if (weights < 0).any():
             raise InvalidItems(f"{place}.{self.domains[int(weights.argmin())]}", f"is negative{_id(item)}")
         return self._scaled(weights, place, item)
+
+    def _weights(self, item: Item, place: str) -> tuple[str, Mapping[str, Any]]:
+        """Where they stand, and the weights by domain: from `mixture`, else `weights`, else one field a domain."""
+        mixture, weights = item.get("mixture"), item.get("weights")
+        if isinstance(mixture, dict):
+            return f"{place}.mixture", mixture
+        if not isinstance(weights, np.ndarray):
+            return place, {name: item.get(name) for name in self.domains if item.get(name) is not None}
+        if weights.shape != (len(self.domains),):
+            raise InvalidItems(
+                f"{place}.weights", f"has shape {weights.shape}, there are {len(self.domains)} domains{_id(item)}"
+            )
+        return f"{place}.weights", dict(zip(self.domains, weights.tolist(), strict=True))
 
     def _scaled(self, weights: np.ndarray, place: str, item: Item) -> np.ndarray:
         total = float(weights.sum())

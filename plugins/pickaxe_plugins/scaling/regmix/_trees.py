@@ -114,26 +114,35 @@ class _Masks:
 
 
 def from_lightgbm(booster: Any, rounds: int) -> Trees:
-    """The first `rounds` trees of a LightGBM booster over numbers."""
-    nodes: list[tuple[int, int, int, int]] = []
-    values: list[float] = []
-    for place, tree in enumerate(booster.dump_model(num_iteration=rounds)["tree_info"]):
-        _flatten(tree["tree_structure"], place, nodes, values)
-    return Trees(np.array(nodes, np.int32).reshape(-1, 4), np.array(values))
+    """The first `rounds` trees of a LightGBM booster over numbers, out of its text form."""
+    nodes, values = [], []
+    for place, block in enumerate(booster.model_to_string(num_iteration=rounds).split("\nTree=")[1:]):
+        tree_nodes, tree_values = _table(dict(line.partition("=")[::2] for line in block.splitlines()), place)
+        nodes.append(tree_nodes)
+        values.append(tree_values)
+    # Children count rows from the start of all trees.
+    starts = np.cumsum([0, *(len(each) for each in nodes[:-1])])
+    for start, table in zip(starts.tolist(), nodes, strict=True):
+        table[:, 2:][table[:, 2:] >= 0] += start
+    return Trees(np.concatenate(nodes), np.concatenate(values))
 
 
-def _flatten(node: Mapping[str, Any], tree: int, nodes: list[tuple[int, int, int, int]], values: list[float]) -> int:
-    """Append the node and those below it; the row of the node."""
-    row = len(nodes)
-    nodes.append((tree, -1, -1, -1))
-    if "leaf_value" in node:
-        values.append(float(node["leaf_value"]))
-        return row
-    values.append(float(node["threshold"]))
-    left = _flatten(node["left_child"], tree, nodes, values)
-    right = _flatten(node["right_child"], tree, nodes, values)
-    nodes[row] = (tree, int(node["split_feature"]), left, right)
-    return row
+def _table(tree: Mapping[str, str], place: int) -> tuple[np.ndarray, np.ndarray]:
+    """One tree: its inner nodes, then its leaves, to which LightGBM points by -1 - leaf."""
+    leaves = _numbers(tree["leaf_value"], np.float64)
+    if len(leaves) == 1:
+        return np.array([[place, -1, -1, -1]], np.int32), leaves
+    features = _numbers(tree["split_feature"], np.int32)
+    children = np.stack([_numbers(tree[side], np.int32) for side in ("left_child", "right_child")], axis=1)
+    inner = len(features)
+    nodes = np.full((inner + len(leaves), 4), -1, np.int32)
+    nodes[:, 0], nodes[:inner, 1] = place, features
+    nodes[:inner, 2:] = np.where(children < 0, inner - 1 - children, children)
+    return nodes, np.concatenate([_numbers(tree["threshold"], np.float64), leaves])
+
+
+def _numbers(text: str, kind: type[np.int32] | type[np.float64]) -> np.ndarray:
+    return np.array(text.split(), kind)
 
 
 def joined(parts: Sequence[Trees]) -> tuple[Trees, np.ndarray]:
