@@ -185,7 +185,6 @@ class Sample:
         self.verifier, self.planner = how.verifier(draw), how.planner(draw)
         self.random = generator(request.seed, "sample", sample)
         self.context = list(request.ids)
-        self._begun = draft.calls
         self.usage = Usage(len(request.ids) if sample == 0 else 0)
         self._ends = frozenset(lm.tokenizer.eos_ids)
 
@@ -278,7 +277,7 @@ class Sample:
         usage = self.usage
         usage.completion_tokens += len(trials)
         usage.target_calls += 1
-        usage.draft_calls = self.draft.calls - self._begun
+        usage.draft_calls = self.draft.calls
         usage.drafted += sum(len(each) for each in tree.drafted)
         for depth, trial in enumerate(trials):
             if trial.drafts:
