@@ -19,7 +19,7 @@ import numpy as np
 
 import pickaxe
 from pickaxe import Host, Item, Prompt, Sampling
-from pickaxe.lm import LM, Contexts, logsumexp
+from pickaxe.lm import KV, LM, Contexts, logsumexp
 from pickaxe.randomness import generator
 from pickaxe_plugins.decoding.ape import assemble, encode
 
@@ -109,12 +109,16 @@ def quality() -> Iterator[dict[str, Any]]:
     chosen = fitted.artifact.read_json("settings.json")
     best = chosen["temperature_context"], chosen["scale"]
     asked = [ids_of(lm, *question) for question in questions(0, QUESTIONS)]
+    settings = {
+        f"ape, fitted T={best[0]} S={best[1]}": best,
+        "ape, T=S=0.9": (0.9, 0.9),
+        "ape, T=S=1": (1.0, 1.0),
+    }
+    shared = np.array([after_a_prefix(lm, each, list(settings.values())) for each in asked])
     found = {
         "sequential": in_order(lm, asked),
-        f"ape, fitted T={best[0]} S={best[1]}": np.array([apart(lm, each, best) for each in asked]),
-        "ape, T=S=0.9": np.array([apart(lm, each, (0.9, 0.9)) for each in asked]),
-        "ape, T=S=1": np.array([apart(lm, each, (1.0, 1.0)) for each in asked]),
-        "parallel without a shared prefix": np.array([apart(lm, each, (1.0, 1.0), shared=False) for each in asked]),
+        **dict(zip(settings, shared.T, strict=True)),
+        "parallel without a shared prefix": np.array([without_prefix(lm, each) for each in asked]),
     }
     worst = list(found.values())[-1]
     for name, values in found.items():
@@ -149,24 +153,38 @@ def in_order(lm: LM, asked: Sequence[Asked]) -> np.ndarray:
     return np.array([found[-len(each[3]) :].mean() for found, each in zip(logprobs, asked, strict=True)])
 
 
-def apart(lm: LM, asked: Asked, settings: tuple[float, float], shared: bool = True) -> float:
-    """Mean log-probability of the answer's tokens; without a shared prefix, the prefix is read with the query."""
+def after_a_prefix(lm: LM, asked: Asked, settings: Sequence[tuple[float, float]]) -> list[float]:
+    """Mean log-probability of the answer's tokens for each T and S."""
     prefix, contexts, query, answer = asked
-    lead = prefix if shared else contexts[0]
-    _, first = lm.forward([lead], logits_at="none")
-    if shared:
-        parts, ids = [first, *encode(lm, first, contexts, batch=8)], [*query, *answer[:-1]]
-        start, begin = len(prefix) + max(map(len, contexts)), len(prefix)
-    else:
-        others = [lm.forward([each], logits_at="none")[1] for each in contexts[1:]]
-        parts, ids = [first, *others], [*prefix, *query, *answer[:-1]]
-        start, begin = max(map(len, contexts)), 0
+    _, lead = lm.forward([prefix], logits_at="none")
+    parts = [lead, *encode(lm, lead, contexts, batch=8)]
+    start = len(prefix) + max(map(len, contexts))
+    return [answered(lm, parts, len(prefix), start, query, answer, pair) for pair in settings]
+
+
+def without_prefix(lm: LM, asked: Asked) -> float:
+    """The same where contexts are read from position 0 on and the prefix is read with the query."""
+    prefix, contexts, query, answer = asked
+    parts = [lm.forward([each], logits_at="none")[1] for each in contexts]
+    return answered(lm, parts, 0, max(map(len, contexts)), [*prefix, *query], answer, (1.0, 1.0))
+
+
+def answered(
+    lm: LM,
+    parts: Sequence[KV],
+    prefix: int,
+    start: int,
+    query: list[int],
+    answer: list[int],
+    settings: tuple[float, float],
+) -> float:
+    ids = [*query, *answer[:-1]]
     cache = assemble(parts, len(ids))
     logits, _ = lm.forward(
         [ids],
         past=cache,
         positions=start + np.arange(len(ids))[None],
-        contexts=Contexts(np.arange(cache.width) >= begin, *settings),
+        contexts=Contexts(np.arange(cache.width) >= prefix, *settings),
         logits_at=np.arange(len(ids) - len(answer), len(ids)),
     )
     assert logits is not None

@@ -12,7 +12,6 @@ import numpy as np
 
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
-from pickaxe.lm.network import CHUNK
 from pickaxe.lm.scoring import TokenList
 
 if TYPE_CHECKING:
@@ -25,6 +24,11 @@ EXACT_PROMPTS = 32
 """Most prompts for which the fewest rows are searched."""
 RUN_SLOTS = 8192
 """Slots of one run, where the caller sets no bound."""
+CAPACITY = {"cpu": 128, "cuda": 512}
+"""Most slots of a row, where the caller sets no bound: attention is computed over whole rows, which a CPU notices."""
+PADDING = {"cpu": 16, "cuda": 256}
+"""Slots of padding in a row above which another run is cheaper: whatever it holds, a run costs as much as a few
+tokens, on a GPU as much as many."""
 STEP_SLOTS = 4096
 """Slots of keys and values that are copied into one batch to read last tokens."""
 
@@ -233,7 +237,7 @@ def prefill_packed(
 
     `emit`: "packed" packs all tokens and takes logits at each prompt's last slot; "last_token" packs all but the
     last, which are then read in batches on top.  `capacity` of a row in slots; default the longest prompt, but at
-    most 512, since attention is computed over whole rows.  With `count_last`, prompts of emit="last_token" count
+    most 128 on a CPU and 512 on a GPU.  With `count_last`, prompts of emit="last_token" count
     all of their tokens against it.  A run takes at most `max_rows` rows and `max_slots` slots, but always one row.
     Rows of one prompt alone are read without a mask.  Raises `InvalidItems` for an empty prompt.
     """
@@ -245,25 +249,32 @@ def prefill_packed(
     lengths = [len(tokens) for tokens in arrays]
     slots = [length - held for length in lengths]
     sizes = lengths if count_last else slots
-    plan = pack(slots, capacity or max(1, min(CHUNK, max(sizes, default=1))), packer, sizes=sizes, call=call)
+    device = "cuda" if lm.network.runtime.is_cuda else "cpu"
+    room = capacity or max(1, min(CAPACITY[device], max(sizes, default=1)))
+    plan = pack(slots, room, packer, sizes=sizes, call=call)
     reader = _Reader(lm, arrays, plan, call)
-    for rows in _runs(plan, max_rows, max_slots or RUN_SLOTS):
+    for rows in _runs(plan, max_rows, max_slots or RUN_SLOTS, PADDING[device]):
         reader.read(rows, logits=not held)
     if held:
         reader.read_last(max_slots or STEP_SLOTS)
     return reader.result()
 
 
-def _runs(plan: Plan, max_rows: int | None, max_slots: int) -> Iterator[list[int]]:
-    """Rows to read together: those of single prompts, which need no mask, apart from the shared ones."""
-    shared = [row for row, prompts in enumerate(plan.rows) if len(prompts) > 1]
-    alone = [row for row, prompts in enumerate(plan.rows) if len(prompts) == 1]
-    for rows in (alone, shared):
+def _runs(plan: Plan, max_rows: int | None, max_slots: int, padding: int) -> Iterator[list[int]]:
+    """Rows to read together, the longest first.
+
+    Those of single prompts, which need no mask, are apart from the shared ones; of these two kinds each, rows that
+    would be padded by more than `padding` slots wait for another run.
+    """
+    for kind in (1, 2):
+        rows = [row for row, prompts in enumerate(plan.rows) if min(len(prompts), 2) == kind]
         rows.sort(key=lambda row: -plan.loads[row])
         while rows:
-            count = max(1, min(max_slots // plan.loads[rows[0]], max_rows or len(rows)))
-            yield rows[:count]
-            del rows[:count]
+            longest = plan.loads[rows[0]]
+            count = max(1, min(max_slots // longest, max_rows or len(rows)))
+            alike = sum(longest - plan.loads[row] <= padding for row in rows)
+            yield rows[: min(count, alike)]
+            del rows[: min(count, alike)]
 
 
 class _Reader:

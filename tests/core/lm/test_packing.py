@@ -200,6 +200,11 @@ def test_runs_keep_their_bounds(tiny: LM) -> None:
     assert prefill_packed(tiny, given, capacity=40, max_slots=1).runs == 3
 
 
+def test_rows_of_unlike_lengths_are_read_apart(tiny: LM) -> None:
+    found = prefill_packed(tiny, prompts((100, 90, 40, 30)), capacity=1)
+    assert (found.runs, found.computed) == (2, 2 * 100 + 2 * 40)
+
+
 def test_nothing_to_read(tiny: LM) -> None:
     found = prefill_packed(tiny, [])
     assert (found.caches, found.runs, len(found.logits)) == ([], 0, 0)

@@ -102,8 +102,8 @@ def test_usage_tells_what_the_batch_took(lm: LM) -> None:
     for each, length in zip(complete(prompts, emit="packed"), (40, 3, 12, 1, 7, 25), strict=True):
         assert each.usage["prompt_tokens"] == length
         assert each.usage["completion_tokens"] == len(each.token_ids)
-        assert each.usage["batch_slots"] == 40 + 2 * 37  # 40 alone; 25 + 12 and 7 + 3 + 1 in rows of 37
-        assert each.usage["batch_runs"] == 2
+        assert each.usage["batch_slots"] == 40 + 37 + 11  # 40 alone; 25 + 12; 7 + 3 + 1 would be padded too much
+        assert each.usage["batch_runs"] == 3
 
 
 def test_a_prompt_that_is_too_long_leaves_the_others_alone(lm: LM) -> None:

@@ -27,7 +27,10 @@ class Params(LMParams):
 
     mode: Mode = Field("default", description="Count prompts without their last token, or (official) with it.")
     row_capacity: int | None = Field(
-        None, ge=1, le=4096, description="Slots of a row; none: of the longest prompt, but at most 512."
+        None,
+        ge=1,
+        le=4096,
+        description="Slots of a row; none: of the longest prompt, but at most 128 on a CPU and 512 on a GPU.",
     )
     packer: Packer = Field("least_loaded", description="How prompts are put into rows; exact takes 32 at a time.")
     emit: Emit = Field(
