@@ -13,7 +13,6 @@ from pydantic import Field
 
 import pickaxe
 from pickaxe import ArtifactWriter, Call, Item, Progress
-from pickaxe.errors import InvalidItems
 from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture
 from pickaxe.randomness import generator
@@ -53,20 +52,13 @@ def train_once(
     call: Call,
 ) -> Generator[Progress, None, None]:
     """Train, and write the model, `curve.npy`, `law.json` and the order in which the documents were seen."""
-    from pickaxe_plugins.train import llama, vocabulary
+    from pickaxe_plugins.train import llama
     from pickaxe_plugins.train.descent import adamw, descend
     from pickaxe_plugins.train.settings import Recipe as Descent
 
-    data = _pretraining.corpus(examples, validation)
-    tokenizer = vocabulary.learn(data.train, recipe.vocab, out.path)
-    yield Progress("vocabulary", 1, 1, {"documents": len(data.train), "tokens": tokenizer.vocab_size})
-    rows, test = (_pretraining.rows_of(part, tokenizer, recipe.context) for part in (data.train, data.test))
-    if len(rows.ids) < recipe.batch or not len(test.ids):
-        raise InvalidItems(
-            "examples",
-            f"make {len(rows.ids)} rows to train on and {len(test.ids)} to test on, of {recipe.context} tokens: give "
-            f"more text ({recipe.batch} rows make an iteration), or set context and batch lower",
-        )
+    data = _pretraining.prepared(examples, validation, recipe.vocab, recipe.context, recipe.batch, out.path)
+    tokenizer, rows, test = data.tokenizer, data.rows, data.test
+    yield Progress("vocabulary", 1, 1, {"documents": len(data.corpus.train), "tokens": tokenizer.vocab_size})
     wanted, _ = adjusted(math.sqrt(recipe.budget), math.sqrt(recipe.budget), target_ratio)
     architecture = _pretraining.network(wanted, tokenizer.vocab_size, recipe.context, recipe.largest_width)
     size = _pretraining.parameters(architecture)
@@ -102,8 +94,8 @@ def train_once(
     out.write_array("documents.npy", rows.starts)
     out.write_json("law.json", curve.law())
     out.notes |= {
-        "documents": len(data.train),
-        "duplicates_left_out": data.duplicates,
+        "documents": len(data.corpus.train),
+        "duplicates_left_out": data.corpus.duplicates,
         "parameters": size,
         "iterations": len(order),
         "planned_iterations": planned,

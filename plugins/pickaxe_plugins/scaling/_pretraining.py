@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,34 @@ def rows_of(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Rows:
     count = (len(stream) - 1) // context
     places = np.arange(count)[:, None] * context + np.arange(context + 1)
     return Rows(stream[places], np.array(starts, np.int64))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe learns from: rows to train and to test on, in a vocabulary of their own."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    rows: Rows
+    test: Rows
+
+
+def prepared(
+    examples: Iterable[Item], validation: Iterable[Item] | None, vocab: int, context: int, batch: int, folder: Path
+) -> Prepared:
+    """The rows of the documents; writes the vocabulary into `folder`.  Raises `InvalidItems` for too little text."""
+    from pickaxe_plugins.train import vocabulary
+
+    data = corpus(examples, validation)
+    tokenizer = vocabulary.learn(data.train, vocab, folder)
+    rows, test = (rows_of(part, tokenizer, context) for part in (data.train, data.test))
+    if len(rows.ids) < batch or not len(test.ids):
+        raise InvalidItems(
+            "examples",
+            f"make {len(rows.ids)} rows to train on and {len(test.ids)} to test on, of {context} tokens: give more "
+            f"text ({batch} rows make a step), or set context and batch lower",
+        )
+    return Prepared(data, tokenizer, rows, test)
 
 
 def parameters(architecture: Architecture) -> int:

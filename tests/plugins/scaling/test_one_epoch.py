@@ -73,8 +73,8 @@ def test_the_answer_says_what_to_change() -> None:
     assert list(found.primary) == pytest.approx([-math.log(10), 0.0])
     answer, figures = explained(found.summary)
     assert answer[0] == (
-        "old: each token is used 10 times; one epoch of the same length needs 5 billion different tokens, and there are "
-        "500 million."
+        "old: each token is used 10 times; one epoch of the same length needs 5 billion different tokens, "
+        "and there are 500 million."
     )
     assert "too many for so small a model" in answer[1]
     assert answer[2] == "good: the size fits, with 5 tokens for each parameter."
