@@ -91,13 +91,26 @@ class Ours:
         np.take_along_axis(logits[:, :-1], ids[:, 1:, None], axis=2)[..., 0] - logsumexp(logits[:, :-1])
 
     def memory(self) -> tuple[float, float]:
-        """MiB that the process takes with eight requests of 1,024 tokens, and of weights, keys and values alone."""
+        """MiB that eight requests of 1,024 tokens take at their peak, and of weights, keys and values alone.
+
+        Memory is the process's own, with the file of weights once: sessions map it, and the system counts that twice.
+        """
+        weights = sum(path.stat().st_size for path in self.lm.network.folder.glob("*.data"))
+        done, own = threading.Event(), 0
+
+        def watch() -> None:
+            nonlocal own
+            while not done.wait(0.01):
+                with open("/proc/self/status", encoding="utf-8") as status:
+                    own = max(own, next(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda place: self._times(prompt(896, place), 128), range(8)))
-        with open("/proc/self/status", encoding="utf-8") as status:
-            peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-        weights = sum(path.stat().st_size for path in self.lm.network.folder.glob("*.data"))
-        return peak / 1024, (weights + 8 * 1024 * self.lm.network.token_bytes) / 2**20
+        done.set()
+        watching.join()
+        return own / 1024 + weights / 2**20, (weights + 8 * 1024 * self.lm.network.token_bytes) / 2**20
 
 
 class Llama:

@@ -127,16 +127,15 @@ class Runtime:
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # Waiting workers sleep instead of spinning.  Beside one busy process on two cores, runs were 1.4 to 1.8
-        # times faster for it; alone, runs of 12 ms took up to 1.4 times as long and longer ones the same, and
-        # idle sessions take no processor time.  `config` can switch it back.  The process-wide pool
-        # (`set_global_thread_pool_sizes`) ignores the switch, hence a pool per session: sleepers are cheap.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Memory patterns are kept per input shape and never dropped: with free shapes, a leak.
         options.enable_mem_pattern = False
         if not session.options.optimise:
             options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for name, value in session.options.config:
+        # Waiting workers sleep instead of spinning.  Beside one busy process on two cores, runs were 1.4 to 1.8
+        # times faster for it; alone, runs of 12 ms took up to 1.4 times as long and longer ones the same, and
+        # idle sessions take no processor time.  `config` can switch it back.  The process-wide pool
+        # (`set_global_thread_pool_sizes`) ignores the switch, hence a pool per session: sleepers are cheap.
+        for name, value in {"session.intra_op.allow_spinning": "0", **dict(session.options.config)}.items():
             options.add_session_config_entry(name, value)
         providers: list[Any] = list(self.providers)
         if self.is_cuda:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +24,9 @@ class Batch:
     def __init__(self, network: Network, rows: int, capacity: int) -> None:
         self._network = network
         self._rows = rows
-        self._memory = KV.empty(network.architecture, rows, capacity, network.dtype).tensors
+        arch = network.architecture
+        shape = (rows, arch.kv_heads, capacity, arch.head_size)
+        self._memory = [_untouched(shape, network.dtype) for _ in range(2 * arch.layers)]
         self._cache = self._view([])
 
     @property
@@ -82,8 +86,15 @@ class Batch:
         memory, lengths = self._fetched(), self._cache.lengths
         del self._cache  # its views would keep every old tensor until the last one is copied
         for place, tensor in enumerate(memory):
-            wider = np.zeros((*tensor.shape[:2], wanted, tensor.shape[3]), tensor.dtype)
+            wider = _untouched((*tensor.shape[:2], wanted, tensor.shape[3]), tensor.dtype)
             for row, used in enumerate(lengths):
                 wider[row, :, :used] = tensor[row, :, :used]
             memory[place] = wider
         self._cache = self._view(lengths)
+
+
+def _untouched(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that take memory only where they are written to; an allocator may hand out used memory, zeroed."""
+    kind = np.dtype(dtype)
+    pages = mmap.mmap(-1, math.prod(shape) * kind.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, kind).reshape(shape)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pickaxe.tokenizers import Tokenizer
 
 MIB = 2**20
-FIRST_CAPACITY = 320
-"""Slots per row that the batch begins with."""
+FIRST_CAPACITY = 4096
+"""Most slots per row that the batch begins with; those never written take no memory."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class Engine:
             ticket.finished = ticket.exhausted and not ticket.rows
             return False
         if self._batch is None:
-            capacity = min(ticket.length, max(FIRST_CAPACITY, ticket.read.width + 1))
+            capacity = max(min(ticket.length, FIRST_CAPACITY), ticket.read.width + 1)
             self._batch = Batch(self._network, self.settings.rows, capacity)
         self._batch.join(ticket.read)
         self._rows.append(row)
