@@ -60,15 +60,6 @@ class Streams:
         return rows
 
 
-def ordinals(drawn: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """For domains drawn one after the other (n,), how many times each was drawn before; `before` (D,) at the start."""
-    found = np.empty(len(drawn), np.int64)
-    for domain, count in enumerate(before.tolist()):
-        rows = np.flatnonzero(drawn == domain)
-        found[rows] = count + np.arange(len(rows))
-    return found
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """Rows that a model reads: `ids` (R, length + 1), `weights` (R, length) 1 where the next token counts.

@@ -70,11 +70,23 @@ def schedule(
     credits = Credits(len(counts))
     for weights, draws in zip(phases, (switch, total - switch), strict=True):
         for start in range(0, draws, _BLOCK):
-            used = credits.counts.copy()
-            for domain in credits.draw(weights, min(_BLOCK, draws - start)).tolist():
-                order = orders[domain]
-                yield domain, int(order[used[domain] % len(order)])
-                used[domain] += 1
+            before = credits.counts.copy()
+            drawn = credits.draw(weights, min(_BLOCK, draws - start))
+            places = ordinals(drawn, before)
+            chosen = np.empty_like(drawn)
+            for domain in np.unique(drawn).tolist():
+                rows = drawn == domain
+                chosen[rows] = orders[domain][places[rows] % len(orders[domain])]
+            yield from zip(drawn.tolist(), chosen.tolist(), strict=True)
+
+
+def ordinals(drawn: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """For domains drawn one after the other (n,), how many times each was drawn before; `before` (D,) at the start."""
+    found = np.empty(len(drawn), np.int64)
+    for domain, count in enumerate(before.tolist()):
+        rows = np.flatnonzero(drawn == domain)
+        found[rows] = count + np.arange(len(rows))
+    return found
 
 
 def _draw_mix(mix: Sequence[float], documents: np.ndarray, mean_tokens: Sequence[float] | None) -> np.ndarray:

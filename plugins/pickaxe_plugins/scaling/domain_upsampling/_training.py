@@ -12,8 +12,8 @@ import numpy as np
 
 from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture
-from pickaxe_plugins.scaling.domain_upsampling._data import Benchmark, Streams, ordinals
-from pickaxe_plugins.scaling.domain_upsampling._schedule import Credits
+from pickaxe_plugins.scaling.domain_upsampling._data import Benchmark, Streams
+from pickaxe_plugins.scaling.domain_upsampling._schedule import Credits, ordinals
 from pickaxe_plugins.train import llama
 
 _FLOOR = 0.1
