@@ -134,14 +134,11 @@ def _standing(one: Benchmark, taus: np.ndarray, settings: Settings, call: Call) 
     half = analytic = math.nan
     ends = wilson = (math.nan, math.nan)
     if one.items is not None:
-        call.check()
         widths = _seed_stats.analytic_half_widths(one.items)
         means = one.items.reshape(len(last), -1).mean(axis=1)
         low, high = means - widths, means + widths
         if settings.bootstrap:
-            # Keyed by nothing of the benchmark: equal scores have equal intervals, whatever they are called.
-            rng = generator(call.seed, "bootstrap", "items"), generator(call.seed, "bootstrap", "repeats")
-            low, high = _seed_stats.bootstrap_ends(one.items, settings.bootstrap, rng)
+            low, high = _seed_stats.bootstrap_ends(one.items, settings.bootstrap, call)
         half, analytic = float((high - low).mean()) / 2, float(widths.mean())
         ends = float(low.mean()), float(high.mean())
         wilson_low, wilson_high = _seed_stats.wilson_ends(one.items)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pickaxe import Call
 from pickaxe.extras import require
+from pickaxe.randomness import generator
 
 Z95 = 1.96
 """Standard errors on each side of a 95 % interval, as the paper rounds it."""
@@ -107,14 +109,14 @@ def bootstrap_means(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
     return np.stack([(counts * row).sum(axis=1) for row in values], axis=1) / places.shape[1]
 
 
-def bootstrap_ends(
-    scores: np.ndarray, draws: int, rng: tuple[np.random.Generator, np.random.Generator], block: int = _DRAWS
-) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_ends(scores: np.ndarray, draws: int, call: Call, block: int = _DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), each (S,): 95 % percentile intervals of the mean of each row of (S, n) or (S, n, R).
 
     Items are resampled, and then the R samples of each drawn item.  The same draws serve every row, whose items are
-    sorted first: neither their order, nor the order of rows, nor the size of blocks changes a bit of the result.
+    sorted first: neither their order, nor the order of rows, nor the size of blocks changes a bit of the result.  They
+    are keyed by nothing of the benchmark: equal scores have equal intervals, whatever they are called.
     """
+    of_items, of_repeats = (generator(call.seed, "bootstrap", level) for level in ("items", "repeats"))
     runs, n = scores.shape[:2]
     repeats = scores.shape[2] if scores.ndim == 3 else 1
     values = np.sort(scores.reshape(runs, n, repeats), axis=2)
@@ -123,9 +125,10 @@ def bootstrap_ends(
     at_once = max(1, block // (n * repeats))
     for start in range(0, draws, at_once):
         count = min(at_once, draws - start)
-        picks = rng[0].integers(0, n, (count, n, 1), np.uint32).astype(np.int64)
+        call.check()
+        picks = of_items.integers(0, n, (count, n, 1), np.uint32).astype(np.int64)
         if repeats > 1:
-            picks = picks * repeats + rng[1].integers(0, repeats, (count, n, repeats), np.uint32)
+            picks = picks * repeats + of_repeats.integers(0, repeats, (count, n, repeats), np.uint32)
         means[start : start + count] = bootstrap_means(values, picks)
     return percentile_ends(means)
 
