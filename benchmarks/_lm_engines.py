@@ -93,7 +93,8 @@ class Ours:
     def memory(self) -> tuple[float, float]:
         """MiB that eight requests of 1,024 tokens take at their peak, and of weights, keys and values alone.
 
-        Memory is the process's own, with the file of weights once: sessions map it, and the system counts that twice.
+        Counted is memory of the process's own, packed weights among it; the mapped file that they were packed from
+        is cache that the system may drop.
         """
         weights = sum(path.stat().st_size for path in self.lm.network.folder.glob("*.data"))
         done, own = threading.Event(), 0
@@ -110,7 +111,7 @@ class Ours:
             list(pool.map(lambda place: self._times(prompt(896, place), 128), range(8)))
         done.set()
         watching.join()
-        return own / 1024 + weights / 2**20, (weights + 8 * 1024 * self.lm.network.token_bytes) / 2**20
+        return own / 1024, (weights + 8 * 1024 * self.lm.network.token_bytes) / 2**20
 
 
 class Llama:
