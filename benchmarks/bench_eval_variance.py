@@ -14,6 +14,8 @@ import pickaxe
 from pickaxe import Call, Item
 from pickaxe.extras import require
 from pickaxe_plugins.evaluation import _item_response, _seed_stats
+from pickaxe_plugins.evaluation._eval_benchmarks import rank_correlations
+from pickaxe_plugins.evaluation._eval_read import benchmark, places
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -30,10 +32,12 @@ def correlations(benchmarks: int, seeds: int, checkpoints: int) -> dict[str, Any
     rng = np.random.default_rng(0)
     scores = np.round(rng.normal(0, 1, (benchmarks * seeds, checkpoints)).cumsum(axis=1), 1)
     kendall = require("scipy.stats", "scaling").kendalltau
-    sample, places = scores[:200], np.arange(checkpoints)
-    ours = median(lambda: _seed_stats.tau_b(scores))
-    theirs = median(lambda: [kendall(places, row) for row in sample]) * len(scores) / len(sample)
-    worst = np.abs(_seed_stats.tau_b(sample) - [kendall(places, row).statistic for row in sample]).max()
+    sample, steps = scores[:200], np.arange(checkpoints)
+    parts = scores.reshape(benchmarks, seeds, checkpoints)
+    read = [benchmark(each) for each in places([Item(str(n), fields={"scores": part}) for n, part in enumerate(parts)])]
+    ours = median(lambda: rank_correlations(read, Call()))
+    theirs = median(lambda: [kendall(steps, row) for row in sample]) * len(scores) / len(sample)
+    worst = np.abs(_seed_stats.tau_b(sample) - [kendall(steps, row).statistic for row in sample]).max()
     name = f"tau-b of {benchmarks:,} benchmarks x {seeds} seeds x {checkpoints:,} checkpoints"
     return row(name, ours, theirs, len(scores), f"peer: scipy.stats.kendalltau; largest difference {worst:.1g}")
 
