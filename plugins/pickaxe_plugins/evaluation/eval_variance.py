@@ -132,8 +132,9 @@ class EvalVariance(Method[Params]):
         return Scores(columns, summary=summary if len(items) else {}, flags=tuple(flags))
 
     def _benchmarks(self, read: Sequence[Place], call: Call) -> _Found:
-        found = measure([benchmark(place) for place in read], self.params.settings(), self._fitted(), call)
-        flags = [flag for each in found for flag in _flags(each)]
+        model = self._fitted()
+        found = measure([benchmark(place) for place in read], self.params.settings(), model, call)
+        flags = [flag for each in found for flag in _flags(each, model)]
         return [_row(each) for each in found], _eval_report.benchmarks(found, self.params.primary, flags), flags
 
     def _compare(self, read: Sequence[Place], call: Call) -> _Found:
@@ -313,7 +314,7 @@ def _row(each: Standing) -> dict[str, float]:
     }
 
 
-def _flags(each: Standing) -> Iterator[Flag]:
+def _flags(each: Standing, model: Model2PL | None) -> Iterator[Flag]:
     row = each.benchmark.place.row
     if each.seeds < 2:
         yield Flag(row, "one-seed", "one seed only: no spread can be given, give two or more")
@@ -324,6 +325,10 @@ def _flags(each: Standing) -> Iterator[Flag]:
         yield Flag(row, "one-checkpoint", "one checkpoint only: monotonicity needs two or more")
     elif each.constant:
         yield Flag(row, "constant", f"{each.constant} of {each.seeds} trajectories never move: tau-b is undefined")
+    items = each.benchmark.items
+    if model is not None and items is not None and items.shape[1] != len(model.a):
+        what = f"the artifact is of {len(model.a)} items, the benchmark of {items.shape[1]}: no p-IRT estimate"
+        yield Flag(row, "other-items", what)
 
 
 def _undefined(responses: np.ndarray, at: int) -> str:
