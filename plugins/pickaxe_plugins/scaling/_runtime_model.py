@@ -99,10 +99,11 @@ def estimate(deployment: Deployment, prompt_tokens: np.ndarray, output_tokens: n
     """
     table = deployment.runtime_for_prompt_tokens
     sizes, seconds = np.array(list(table), np.float64), np.array(list(table.values()), np.float64)
-    at = np.minimum(np.searchsorted(sizes, prompt_tokens), len(sizes) - 1)
+    p, o = np.asarray(prompt_tokens, np.float64), np.asarray(output_tokens, np.float64)
+    at = np.searchsorted(sizes[:-1], p)
     # The ratio first: it is exactly 1 at a measured size.
-    prompt = seconds[at] * (prompt_tokens / sizes[at])
-    decode = deployment.runtime_per_output_token * np.maximum(np.asarray(output_tokens, np.float64) - 1, 0)
+    prompt = seconds[at] * (p / sizes[at])
+    decode = deployment.runtime_per_output_token * np.maximum(o - 1, 0)
     return Parts(prompt, decode, np.full(prompt.shape, deployment.overhead))
 
 

@@ -63,7 +63,7 @@ def profile(
     for turn in range(grid.trials):
         for p, o in list(points):
             if time.monotonic() - begun > grid.budget_s:
-                return found
+                return _enough(found, grid)
             step += 1
             seconds = timer.seconds(p, o, turn)
             if seconds is None:
@@ -71,6 +71,16 @@ def profile(
                 continue
             found.append((p, o, seconds))
             yield Progress("profile", step, total, {"prompt_tokens": p, "output_tokens": o, "seconds": seconds})
+    return found
+
+
+def _enough(found: list[Trial], grid: Grid) -> list[Trial]:
+    if len({o for _, o, _ in found}) < 2:
+        raise Unmet(
+            f"budget_s={grid.budget_s:g} was over after {len(found)} requests, before two output sizes were measured: "
+            "raise it, or give fewer prompt_sizes",
+            metadata={"budget_s": grid.budget_s, "requests": len(found)},
+        )
     return found
 
 
