@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-_STARTS = tuple(
+STARTS = tuple(
     itertools.product(
         range(0, 26, 5),
         range(0, 26, 5),
@@ -71,7 +71,7 @@ def fit(
     reweighting.
     """
     problem = _Problem.of(params, tokens, loss, delta)
-    theta, w = problem.centred(np.array(_STARTS, np.float64)), np.ones((1, len(loss)))
+    theta, w = problem.centred(np.array(STARTS, np.float64)), np.ones((1, len(loss)))
     for steps, kept in _ROUNDS:
         theta, objective = problem.descend(theta, w, steps, check)
         best = np.argsort(objective, kind="stable")[:kept]
