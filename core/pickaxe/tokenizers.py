@@ -123,6 +123,11 @@ class Tokenizer:
         sound = [_sound(text) for text in texts]
         return [row.ids for row in chosen.encode_batch_fast(sound, add_special_tokens=add_special)]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Characters [start, end) of each token of `encode(text)`; tokens that share a character share its place."""
+        found: list[tuple[int, int]] = self._plain.encode(_sound(text), add_special_tokens=False).offsets
+        return found
+
     def token_to_id(self, token: str) -> int | None:
         index: int | None = self._plain.token_to_id(token)
         return index
