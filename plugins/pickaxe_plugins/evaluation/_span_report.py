@@ -15,6 +15,7 @@ METRICS = ("iou", "recall", "precision", "precision_omega", "f1")
 _DRAWN = {"iou": "IoU", "recall": "recall", "precision_omega": "Precision Omega"}
 _MOST = 20
 _Z95 = 1.959964
+_UNITS = {"char": "characters", "word": "words", "token": "tokens"}
 
 SCHEMA = (
     Column("questions", "Questions.", "int64", "", "none"),
@@ -84,7 +85,7 @@ def _words(table: Mapping[str, Any], shown: Mapping[str, Any], unit: str) -> lis
     best = known[ordered[0]]
     words = [
         f"{ordered[0]}: mean IoU {_told(best, 'iou')}, recall {_told(best, 'recall')}, precision "
-        f"{_told(best, 'precision')} over {best['questions']} questions (95%, lengths in {unit}s)."
+        f"{_told(best, 'precision')} over {best['questions']} questions (95%, lengths in {_UNITS[unit]})."
     ]
     if not math.isnan(best["mean_precision_omega"]):
         words.append(

@@ -110,8 +110,11 @@ class TokenIou(Method[Params]):
             True,
         ),
     )
-    cost = "Sorting the spans; 10,000 questions of 5 chunks and Omega over 200,000 chunks in well under a second."
-    reproduced = ""
+    cost = "Sorting the spans; 10,000 questions of 5 chunks and Omega over 200,000 chunks in about a second."
+    reproduced = (
+        "The published code's figures in official mode; on its four corpora and 373 questions, 5, 10 and 20 sentences a "
+        "chunk with TF-IDF: IoU 0.061, 0.035, 0.019, recall 0.83, 0.89, 0.95, Precision Omega 0.303, 0.168, 0.090."
+    )
 
     @classmethod
     def example(cls) -> Example:

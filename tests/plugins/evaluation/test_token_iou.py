@@ -13,7 +13,9 @@ import pickaxe
 from pickaxe import Hit, Item, Method, SearchResults, catalog
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
+from pickaxe.host import default_host
 from pickaxe.report import explained
+from pickaxe.tokenizers import Tokenizer
 from pickaxe_plugins.evaluation.token_iou import evaluate, sentences
 
 Spans = list[tuple[int, int]]
@@ -171,9 +173,7 @@ def test_words_and_tokens_are_counted_where_they_start() -> None:
     item = question([(0, 14)], [(0, 47)], corpus_text=text)
     assert scored(item)["precision"] == pytest.approx(14 / 47)
     assert scored(item, unit="word")["precision"] == pytest.approx(3 / 7)
-    from pickaxe.tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.open(pickaxe.default_host().model_path("draft"))
+    tokenizer = Tokenizer.open(default_host().model_path("draft"))
     first, all_of = len(tokenizer.encode(text[:14])), len(tokenizer.encode(text))
     assert scored(item, unit="token")["precision"] == pytest.approx(first / all_of)
 
@@ -226,7 +226,7 @@ def test_bad_spans_are_named(item: Item, what: str) -> None:
 def test_missing_fields_params_and_texts_are_named() -> None:
     with pytest.raises(InvalidItems, match=r"items\[0\].fields.corpus: is missing"):
         scored(Item("q", fields={"references": np.array([[0, 1]])}))
-    with pytest.raises(InvalidParams, match="k: .*at least 1"):
+    with pytest.raises(InvalidParams, match=r"k: .*at least 1"):
         pickaxe.scorer("token-iou", k=0)
     with pytest.raises(InvalidItems, match="all_chunks: is missing: k=needed"):
         scored(question([(0, 5)], [(0, 10)]), k="needed")
