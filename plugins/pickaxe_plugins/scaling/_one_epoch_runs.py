@@ -81,8 +81,9 @@ class Run:
 
     @property
     def missing(self) -> float:
-        """Different tokens that the new plan needs and that are not there."""
-        return max(0.0, self.new[1] - self.plan.unique)
+        """Different tokens that the new plan needs and that are not there; less than an iteration is rounding."""
+        lacks = self.new[1] - self.plan.unique
+        return lacks if lacks > (0.0 if math.isnan(self.plan.per_iteration) else self.plan.per_iteration) else 0.0
 
     # ------------------------------------------------------------ curve
 

@@ -36,7 +36,7 @@ def summary(
             "prediction; set extrapolate to have it all the same."
         )
     if options:
-        answer.append(_plan(options, flops))
+        answer.append(_plan(options, flops, fitted))
     report = explain(answer, _figures(runs, known, able, predicted, fitted, confidence, options))
     report["law"] = _constants(fitted)
     if options:
@@ -94,22 +94,26 @@ def _best(able: Sequence[Run], predicted: np.ndarray, fitted: Fitted, confidence
     run = min(able, key=lambda each: predicted[each.row])
     low, high = fitted.band(np.array([run.average]), np.array([run.tokens]), confidence)
     sure = f" (interval {number(float(low[0]))} to {number(float(high[0]))})" if not np.isnan(low[0]) else ""
-    beyond = fitted.beyond(run)
-    far = f"; this extrapolates {number(beyond, 3)} times beyond the fitted runs" if beyond > 1 else ""
+    far = _far(fitted.beyond(run.average, run.tokens))
     return (
         f"{run.name} is predicted best: loss {number(float(predicted[run.row]))}{sure} with {amount(run.average)} "
         f"parameters on average, {amount(run.final)} at the end{far}."
     )
 
 
-def _plan(options: Sequence[Choice], flops: float) -> str:
+def _far(beyond: float) -> str:
+    return f"; this extrapolates {number(beyond, 3)} times beyond the fitted runs" if beyond > 1 else ""
+
+
+def _plan(options: Sequence[Choice], flops: float, fitted: Fitted) -> str:
     best, dense = min(options, key=lambda each: each.loss), options[0]
     final = best.dense * (1 - best.sparsity)
     edge = " (the most that was considered)" if best is options[-1] else ""
     return (
         f"For {amount(final)} parameters at the end and {number(flops, 3)} FLOPs: start from {amount(best.dense)} and "
         f"prune {number(100 * best.sparsity, 3)}%{edge} over {amount(best.tokens)} tokens, for a loss of "
-        f"{number(best.loss)}; dense training of that size reaches {number(dense.loss)}."
+        f"{number(best.loss)}; dense training of that size reaches {number(dense.loss)}"
+        f"{_far(fitted.beyond(best.average, best.tokens))}."
     )
 
 

@@ -126,11 +126,11 @@ class Fitted:
     def is_published(self) -> bool:
         return not len(self.report)
 
-    def beyond(self, run: Run) -> float:
-        """How many times beyond the fitted runs it is, in parameters or in tokens."""
+    def beyond(self, average: float, tokens: float) -> float:
+        """How many times beyond the fitted runs that is, in parameters or in tokens."""
         if self.is_published:
             return 1.0
-        return float(max(reach(run.average, np.array(self.params)), reach(run.tokens, np.array(self.tokens))))
+        return float(max(reach(average, np.array(self.params)), reach(tokens, np.array(self.tokens))))
 
     def band(self, params: np.ndarray, tokens: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Interval of the loss, widened to hold the law itself; NaN for a published law."""

@@ -148,7 +148,7 @@ class AvgParamLaw(Method[Params]):
         average, tokens, final, loss = (
             np.array([getattr(run, name) for run in runs]) for name in ("average", "tokens", "final", "loss")
         )
-        beyond = np.array([fitted.beyond(run) for run in runs])
+        beyond = np.array([fitted.beyond(run.average, run.tokens) for run in runs])
         able = (beyond <= FAR) | self.params.extrapolate
         predicted = np.where(able, fitted.law.loss(average, tokens), np.nan)
         low, high = (np.where(able, end, np.nan) for end in fitted.band(average, tokens, self.params.confidence))
