@@ -1,5 +1,6 @@
 """ape: time to the first token over cached contexts against reading them in order, and what answers lose by it.
 
+Times are processor seconds of one thread: they say how much work each way is, whatever else the machine does.
 The questions are made up: eight short passages, each with a number that belongs to a town, and one town asked for.
 """
 
@@ -42,13 +43,13 @@ def run() -> Iterator[dict[str, Any]]:
 
 def first_token(count: int, length: int, runs: int = 3) -> Iterator[dict[str, Any]]:
     """Seconds until the first token, with contexts of so many tokens: kept ones, new ones, and in order."""
-    lm = Host().lm()
+    lm = Host(threads=1).lm()
     words = lm.tokenizer.encode(" ".join(pydoc_data.topics.topics.values()))
     pieces = [lm.tokenizer.decode(words[place * length : (place + 1) * length]) for place in range(count)]
     context = tuple(Item(str(place), text) for place, text in enumerate(pieces))
     prompt = Prompt("What is a Python expression?", context=context, sampling=Sampling(max_tokens=1))
     with tempfile.TemporaryDirectory() as folder:
-        host = Host(state=Path(folder))
+        host = Host(threads=1, state=Path(folder))
         warm, new = pickaxe.decoder("ape", host=host), pickaxe.decoder("ape", host=host, cache=False)
         in_order = pickaxe.decoder("ape", host=host, mode="sequential")
         for decoder in (warm, warm, new):
@@ -74,9 +75,9 @@ def first_token(count: int, length: int, runs: int = 3) -> Iterator[dict[str, An
 
 
 def timed(decoder: Any, prompt: Prompt) -> float:
-    begin = time.perf_counter()
+    begin = time.process_time()
     decoder.complete(prompt)
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 # ---------------------------------------------------------------- quality

@@ -80,7 +80,10 @@ class Ape(Method[Params]):
     stages = ("temperature", "scale")
     constraints = frozenset({"allowed"})
     cost = "Reading every context once, with a kept one nothing but the query; memory for all of their tokens."
-    reproduced = ""
+    reproduced = (
+        "The official attention in golden cases; on 60 made-up questions the log-likelihood is -0.60 with fitted "
+        "T and S, -0.72 in order and -1.00 without a shared prefix."
+    )
 
     @classmethod
     def example(cls) -> Example:
