@@ -3,88 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from drag_cases import DOCUMENTS, EXAMPLES, PEOPLE, QUESTION, Scripted, documents, drag, one
 
 import pickaxe
-from pickaxe import Call, Chunk, Completion, Item, Message, Method, MethodRef, Prompt, Sampling, catalog
-from pickaxe.errors import ArtifactMismatch, Cancelled, DoesNotFit, InvalidItems, InvalidParams, Unmet
-from pickaxe.hooks import hookimpl
+from pickaxe import Item, Message, MethodRef, Prompt, Sampling
+from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.host import default_host
 from pickaxe_plugins.generation.drag.prompt import FINAL, FOLLOW_UP, INTERMEDIATE, PREFIXES
 from pickaxe_plugins.generation.rag_allocation import configurations
 
-PEOPLE = (("Ada", "Riga", "Daugava"), ("Bo", "Kyiv", "Dnipro"), ("Cy", "Oslo", "Akerselva"), ("Di", "Bern", "Aare"))
-DOCUMENTS = [
-    *(Item(f"born-{name}", f"{name} was born in {town}.") for name, town, _ in PEOPLE),
-    *(Item(f"river-{town}", f"{town} lies on the river {river}.", {"title": town}) for _, town, river in PEOPLE),
-]
-EXAMPLES = [Item(name, f"Where was {name} born?", {"answer": town}) for name, town, _ in PEOPLE[2:]]
-QUESTION = "Where was Ada born?"
-
-
-class Scripted(Method):
-    """Answers by a function of the prompt's text; chooses the preferred of the allowed texts."""
-
-    prompts: list[Prompt] = []
-    say: Callable[[str], str] = staticmethod(lambda text: " Riga")
-    prefer: Sequence[str] = ()
-    obedient = True
-
-    @hookimpl
-    def decode(self, prompts: Sequence[Prompt]) -> Iterator[Chunk]:
-        kind = type(self)
-        kind.prompts += prompts
-        for row, prompt in enumerate(prompts):
-            allowed = [each for each in kind.prefer if each in prompt.allowed] or list(prompt.allowed)
-            text = allowed[0] if allowed and kind.obedient else kind.say(prompt.text or "")
-            yield Chunk(row, 0, text, finish_reason="stop")
-
-
-@pytest.fixture(autouse=True)
-def scripted() -> Iterator[type[Scripted]]:
-    Scripted.prompts, Scripted.prefer, Scripted.obedient = [], (), True
-    Scripted.say = staticmethod(lambda text: " Riga")
-    with catalog.register(Scripted, "scripted", "decoder"):
-        yield Scripted
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> MethodRef:
-    path = tmp_path_factory.mktemp("index") / "index"
-    pickaxe.retriever("chronicles").index(DOCUMENTS, out=path)
-    return MethodRef(name="chronicles", artifact=str(path))
-
-
-@pytest.fixture(scope="module")
-def fitted(index: MethodRef, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("fit") / "fit"
-    pickaxe.decoder("drag", model="draft", retriever=index, k=3, m=2).fit(EXAMPLES, out=path)
-    return str(path)
-
-
-def drag(**params: Any) -> Any:
-    return pickaxe.decoder("drag", **{"model": "draft", "k": 2, "m": 0, "max_tokens": 8, **params})
-
-
-def one(found: Sequence[Completion]) -> tuple[Completion, dict[str, Any]]:
-    (completion,) = found
-    return completion, dict(completion.records[0])
-
-
-def documents(text: str) -> list[list[str]]:
-    """Runs of document lines in a prompt."""
-    blocks: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line.startswith("Document: "):
-            blocks[-1].append(line.removeprefix("Document: "))
-        elif blocks[-1]:
-            blocks.append([])
-    return [each for each in blocks if each]
+pytestmark = pytest.mark.usefixtures("scripted")
 
 
 # ---------------------------------------------------------------- prompts
@@ -244,53 +176,6 @@ def test_the_engine_chooses_the_likeliest_prefix() -> None:
     assert record["calls"][0]["input_tokens"] == len(ids)
 
 
-# ---------------------------------------------------------------- limits
-
-
-def test_a_budget_binds_all_calls_together(index: MethodRef) -> None:
-    free, _ = one(drag(retriever=index, k=4, n=4).complete(QUESTION))
-    total = free.usage["effective_context_length"]
-    for budget in (int(total) - 1, int(total) // 2, int(total) // 4):
-        found, record = one(drag(retriever=index, k=4, n=4, budget=budget).complete(QUESTION))
-        assert found.usage["effective_context_length"] <= budget
-        assert record["k"] < 4 or record["dropped"]["later_documents"] or len(record["calls"]) < 4
-    with pytest.raises(DoesNotFit, match="budget is 9"):
-        drag(retriever=index, budget=9).complete(QUESTION)
-
-
-def test_what_was_dropped_is_said(fitted: str) -> None:
-    decoder = pickaxe.decoder("drag", artifact=fitted, max_tokens=8)
-    _, whole = one(decoder.complete(QUESTION))
-    assert whole["dropped"] == {"documents": 0, "demonstrations": 0, "later_documents": 0, "because": ""}
-    small = pickaxe.decoder("drag", artifact=fitted, max_tokens=8, budget=75)
-    _, record = one(small.complete(QUESTION))
-    assert record["k"] == 0
-    assert record["dropped"]["documents"] == 3
-    assert record["m"] + record["dropped"]["demonstrations"] == 2
-    assert record["dropped"]["because"] == "budget"
-    many = pickaxe.decoder("drag", artifact=fitted, max_tokens=8, m=5)
-    assert one(many.complete(QUESTION))[1]["missing_demonstrations"] == 3
-
-
-def test_model_calls_have_a_hard_cap(index: MethodRef, scripted: type[Scripted]) -> None:
-    decoder = drag(retriever=index, n=3)
-    found = decoder.complete([QUESTION] * 3, budget=4)
-    calls = [each.usage.get("model_calls", 0) for each in found]
-    assert sum(calls) <= 4
-    assert calls[2] == 0
-    assert found[2].finish_reason == "abstain"
-    scripted.prefer = (INTERMEDIATE, FOLLOW_UP)
-    drag(retriever=index, n=3, decoder="scripted").complete([QUESTION] * 3, budget=10)
-    assert len(scripted.prompts) <= 10
-
-
-def test_a_cancelled_call_ends(index: MethodRef) -> None:
-    call = Call()
-    call.cancel()
-    with pytest.raises(Cancelled):
-        drag(retriever=index).complete(QUESTION, call=call)
-
-
 # ---------------------------------------------------------------- fit
 
 
@@ -365,81 +250,6 @@ def test_allocation_chooses_for_each_question(fitted: str, tmp_path: Path) -> No
     assert chosen[0] == (0, 0, 1)
     assert chosen == sorted(chosen)
     assert chosen[-1] == (2, 2, 1)
-
-
-# ---------------------------------------------------------------- refused
-
-
-def test_refused_parameters() -> None:
-    with pytest.raises(InvalidParams, match="auto needs allocation and budget"):
-        drag(auto=True)
-
-
-@pytest.mark.parametrize(
-    ("params", "prompt", "error", "message"),
-    [
-        ({"m": 2}, Prompt(QUESTION), Unmet, "fit first, or set m=0"),
-        ({}, Prompt(QUESTION), Unmet, "no context and there is no retriever"),
-        ({"k": 0}, Prompt(), InvalidItems, "neither text nor messages"),
-    ],
-)
-def test_missing_things_are_named(params: dict[str, Any], prompt: Prompt, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        drag(**params).complete(prompt)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [({"k": 4}, "made with k=3"), ({"max_doc_tokens": 2000}, "made with max_doc_tokens"), ({"n": 2}, "no steps")],
-)
-def test_demonstrations_that_do_not_suit_are_refused(fitted: str, params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArtifactMismatch, match=message):
-        pickaxe.decoder("drag", artifact=fitted, **params).complete(QUESTION)
-
-
-def test_more_context_than_demonstrations_have_is_refused(fitted: str) -> None:
-    context = tuple(Item(str(row), "fact") for row in range(4))
-    with pytest.raises(InvalidItems, match=r"prompts\[0\]\.context: holds 4 documents, demonstrations have 3"):
-        pickaxe.decoder("drag", artifact=fitted).complete(Prompt(QUESTION, context=context))
-
-
-def test_a_decoder_that_ignores_allowed_is_refused(index: MethodRef, scripted: type[Scripted]) -> None:
-    scripted.obedient = False
-    with pytest.raises(Unmet, match="'scripted' answered ' Riga'"):
-        drag(retriever=index, decoder="scripted", n=2).complete(QUESTION)
-
-
-@pytest.mark.parametrize(("examples", "message"), [([], "are none"), (EXAMPLES, "no retriever")])
-def test_examples_that_cannot_be_used(examples: list[Item], message: str) -> None:
-    with pytest.raises(InvalidItems, match=message):
-        drag().fit(examples)
-
-
-def test_an_index_without_texts_needs_the_documents(tmp_path: Path) -> None:
-    class Bare(Method):
-        """Keeps ids only."""
-
-        reads = (pickaxe.InputField("text", "text", "Any."),)
-
-        @hookimpl
-        def index(self, documents: Any, out: Any) -> Iterator[pickaxe.Progress]:
-            out.write_json("ids.json", [item.id for item in documents])
-            yield pickaxe.Progress("index", 1, 1)
-
-        @hookimpl
-        def search(self, queries: Any, k: int) -> pickaxe.SearchResults:
-            assert self.artifact is not None
-            ids = self.artifact.read_json("ids.json")[:k]
-            hits = tuple(pickaxe.Hit(name, -float(row)) for row, name in enumerate(ids))
-            return pickaxe.SearchResults(tuple(hits for _ in queries))
-
-    with catalog.register(Bare, "bare", "retriever"):
-        pickaxe.retriever("bare").index(DOCUMENTS, out=tmp_path / "index")
-        ref = MethodRef(name="bare", artifact=str(tmp_path / "index"))
-        with pytest.raises(Unmet, match="holds no texts"):
-            drag(retriever=ref).complete(QUESTION)
-        handle = drag(retriever=ref, decoder="scripted", m=1).fit(EXAMPLES, unlabelled=DOCUMENTS)
-        assert one(handle.complete(QUESTION))[1]["documents"] == ["born-Ada", "born-Bo"]
 
 
 # ---------------------------------------------------------------- the claim, small
