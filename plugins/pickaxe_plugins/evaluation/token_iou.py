@@ -112,8 +112,8 @@ class TokenIou(Method[Params]):
     )
     cost = "Sorting the spans; 10,000 questions of 5 chunks and Omega over 200,000 chunks in about a second."
     reproduced = (
-        "The published code's figures in official mode; on its four corpora and 373 questions, 5, 10 and 20 sentences a "
-        "chunk with TF-IDF: IoU 0.061, 0.035, 0.019, recall 0.83, 0.89, 0.95, Precision Omega 0.303, 0.168, 0.090."
+        "The published code's figures in official mode; on its four corpora and 373 questions, 5, 10 and 20 sentences "
+        "a chunk with TF-IDF: IoU 0.061, 0.035, 0.019, recall 0.83, 0.89, 0.95, Precision Omega 0.303, 0.168, 0.090."
     )
 
     @classmethod
@@ -181,9 +181,7 @@ class TokenIou(Method[Params]):
             return None
         if self.params.unit == "word":
             return word_starts
-        from pickaxe.tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.open(self.host.model_path(self.params.tokenizer))
+        tokenizer = self.host.lm(self.params.tokenizer).tokenizer
         return lambda text: np.array([start for start, _ in tokenizer.offsets(text)], np.int64)
 
 

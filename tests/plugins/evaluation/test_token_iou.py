@@ -15,7 +15,6 @@ from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.host import default_host
 from pickaxe.report import explained
-from pickaxe.tokenizers import Tokenizer
 from pickaxe_plugins.evaluation.token_iou import evaluate, sentences
 
 Spans = list[tuple[int, int]]
@@ -173,7 +172,7 @@ def test_words_and_tokens_are_counted_where_they_start() -> None:
     item = question([(0, 14)], [(0, 47)], corpus_text=text)
     assert scored(item)["precision"] == pytest.approx(14 / 47)
     assert scored(item, unit="word")["precision"] == pytest.approx(3 / 7)
-    tokenizer = Tokenizer.open(default_host().model_path("draft"))
+    tokenizer = default_host().lm("draft").tokenizer
     first, all_of = len(tokenizer.encode(text[:14])), len(tokenizer.encode(text))
     assert scored(item, unit="token")["precision"] == pytest.approx(first / all_of)
 
