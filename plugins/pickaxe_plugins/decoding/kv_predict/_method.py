@@ -97,7 +97,11 @@ class KVPredict(Method[Params]):
     cost = (
         "The auxiliary model's reading of the prompt, two small matrix products per layer, and one token of the base."
     )
-    reproduced = ""
+    reproduced = (
+        "Loss terms and predictor of the authors' code.  SmolLM2-135M with half of its layers: first token in 0.42 to "
+        "0.56 of the processor time; 16 training steps are far too few for its accuracy (4.71 nat against 2.84).  A "
+        "small base: 0.625 nat against its own 0.622."
+    )
 
     @classmethod
     def example(cls) -> Example:
