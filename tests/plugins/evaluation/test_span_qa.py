@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pickaxe
 from pickaxe import Chunk, Completion, Item, Method, Prompt, Sampling, catalog
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
+from pickaxe.host import Host
 from pickaxe_plugins.evaluation._span_question import Rejected, asked, located, read
 from pickaxe_plugins.evaluation._span_tags import tagged
 
@@ -133,13 +136,10 @@ def test_equal_seeds_ask_the_same() -> None:
 
 def test_filters_drop_strangers_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cosines from the words in common: the threshold decides, not the encoder."""
-    import numpy as np
-
-    from pickaxe.host import Host
 
     class Words:
         def similarity(self, left: list[str], right: list[str], call: object) -> np.ndarray:
-            sets = [[set(text.lower().strip("?. ").split()) for text in texts] for texts in (left, right)]
+            sets = [[set(re.findall(r"\w+", text.lower())) for text in texts] for texts in (left, right)]
             return np.array([[len(a & b) / max(len(a | b), 1) for b in sets[1]] for a in sets[0]])
 
     monkeypatch.setattr(Host, "encoder", lambda self, name: Words())
@@ -207,8 +207,6 @@ def test_a_decoder_that_keeps_no_schema_cannot_be_constrained() -> None:
 
 def test_records_are_questions_for_token_iou() -> None:
     (found,) = write([answer("When does the ferry leave?", (0, 0))])
-    import numpy as np
-
     record = found.records[0]
     fields = {
         "references": np.array(record["references"]),
