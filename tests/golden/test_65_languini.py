@@ -68,11 +68,10 @@ def test_compute_class_to_steps() -> None:
                 "tokens_per_second": float(each["tokens_per_second"]), "batch_size": float(each["batch_size"]), **plan,
             })
             for row, each in enumerate(measured)
-            if float(each["tokens_per_second"]) > 0
         ]  # fmt: skip
         steps = {}
         for rounding in ("round", "floor"):
-            handle = pickaxe.scorer("languini", mode="plan", reference_device=device, round=rounding, allow_mixed=True)
+            handle = pickaxe.scorer("languini", mode="plan", reference_device=device, round=rounding)
             found = handle.score(items)
             row = next(
                 row

@@ -147,7 +147,7 @@ def _lengths(place: Place) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Throughput:
-    """One measurement of training speed; `hours`, `batch` and `seq_len` are those of the plan."""
+    """One measurement of training speed, 0 where memory was exceeded; `hours`, `batch`, `seq_len` are the plan's."""
 
     row: int
     model: str
@@ -169,7 +169,9 @@ def read_throughputs(items: Iterable[Item], hours: float, batch: int, seq_len: i
     found = []
     for row, item in enumerate(items):
         place = Place(item, f"items[{row}]")
-        speed = place.number("tokens_per_second")
+        speed = place.number("tokens_per_second", above=None)
+        if speed is not None and speed < 0:
+            raise place.error("tokens_per_second", f"must be above 0, or 0 where memory was exceeded (got {speed:g})")
         if speed is None:
             raise place.error("tokens_per_second", "is missing: measure the throughput of the configuration")
         text = [str(item.get(name) or "") for name in ("model", "config", "device")]

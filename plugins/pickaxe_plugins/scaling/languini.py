@@ -209,7 +209,7 @@ class Languini(Method[Params]):
         given = read_throughputs(items, params.hours, params.batch, params.seq_len)
         best: dict[tuple[str, str], Throughput] = {}
         for each in given:
-            if params.reference_device not in each.device:
+            if params.reference_device not in each.device or not each.tokens_per_second:
                 continue
             held = best.setdefault((each.model, each.config), each)
             if each.device != held.device and not params.allow_mixed:
@@ -230,11 +230,14 @@ class Languini(Method[Params]):
         summary = _languini_report.plan_summary(list(table.values()), params.reference_device, skipped)
         typed = {column.name: columns[column.name].astype(column.dtype) for column in _PLAN}
         flags = tuple(
-            Flag(each.row, "other-device", f"{each.device!r} is not the reference device")
-            for each in given
-            if params.reference_device not in each.device
+            self._unplanned(each) for each in given if math.isnan(columns["best_tokens_per_second"][each.row])
         )
         return Scores(typed, summary=summary if given else {}, flags=flags)
+
+    def _unplanned(self, each: Throughput) -> Flag:
+        if self.params.reference_device not in each.device:
+            return Flag(each.row, "other-device", f"{each.device!r} is not the reference device")
+        return Flag(each.row, "does-not-fit", f"{each.configuration} exceeded the memory of the device every time")
 
     def _planned(
         self, each: Throughput, best: Throughput | None, table: dict[tuple[Any, ...], dict[str, Any]]
