@@ -46,7 +46,7 @@ class SpectrAcceptance(Method[Params]):
         Column("single_draft", "Acceptance of one draft.", "float64"),
     )
     cost = "A few passes over the vocabulary and one sort."
-    reproduced = ""
+    reproduced = "Selections of golden pairs within 1e-6, their optimum as a linear program finds it."
 
     @classmethod
     def example(cls) -> Example:
