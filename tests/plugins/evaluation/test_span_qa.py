@@ -43,7 +43,7 @@ class Canned(Method[pickaxe.Params]):
 def write(says: Sequence[str] | Callable[[Prompt, int], str], n: int = 1, **params: Any) -> list[Completion]:
     """The questions that come of these answers of the model, in turn."""
     Canned.prompts = []
-    Canned.says = staticmethod(says if callable(says) else lambda _, at: says[at])  # type: ignore[assignment]
+    Canned.says = staticmethod(says if callable(says) else lambda _, at: says[at])
     given = {"encoder": None, "piece": 26, **params}
     budget, seed = given.pop("budget", None), given.pop("seed", 0)
     text, fields = given.pop("text", TEXT), {"corpus": "guide"}

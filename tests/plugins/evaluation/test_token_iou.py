@@ -15,6 +15,7 @@ from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.host import default_host
 from pickaxe.report import explained
+from pickaxe_plugins.evaluation import _spans
 from pickaxe_plugins.evaluation.token_iou import evaluate, sentences
 
 Spans = list[tuple[int, int]]
@@ -130,6 +131,15 @@ def test_chunks_of_very_different_lengths_are_found() -> None:
     """Long chunks around short ones: those that meet are not neighbours by start."""
     chunks = [(0, 10_000), *((start, start + 5) for start in range(0, 10_000, 5)), (2000, 9000)]
     assert scored(question([(5001, 5012)], [(0, 5)], chunks))["chunks_needed"] == 5
+
+
+def test_many_pairs_are_looked_at_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [question([(row, row + 30), (90, 95)], [(0, 9)], [(at, at + 9) for at in range(90)]) for row in range(50)]
+    whole = pickaxe.scorer("token-iou").score(items)
+    monkeypatch.setattr(_spans, "PAIRS_AT_ONCE", 7)
+    blocks = pickaxe.scorer("token-iou").score(items)
+    for name, values in whole.columns.items():
+        np.testing.assert_array_equal(blocks[name], values)
 
 
 # ---------------------------------------------------------------- groups, units, nothing retrieved
