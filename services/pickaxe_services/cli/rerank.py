@@ -67,9 +67,9 @@ def command(
         if query:
             questions = iter([(Item("query", query), list(source(candidates, reading)))])
         elif run:
-            questions = _of_run(read_run(run), source(queries, reading), source(candidates, reading.part("candidates")))
+            questions = of_run(read_run(run), source(queries, reading), source(candidates, reading.part("candidates")))
         else:
-            questions = _embedded(source(inputs, reading, once=True))
+            questions = embedded(source(inputs, reading, once=True))
         pretty = query is not None and out == "-" and not (shared.json or trec)
         with output(out, trec_encoding(out) if trec else encoding(out, tables=False), overwrite=overwrite) as file:
             for question, found in questions:
@@ -84,7 +84,7 @@ def command(
         console.note(f"reranked for {file.done} queries -> {out}", shared.quiet)
 
 
-def _of_run(run: Mapping[str, list[str]], queries: Source, candidates: Source) -> Iterator[Question]:
+def of_run(run: Mapping[str, list[str]], queries: Source, candidates: Source) -> Iterator[Question]:
     """Queries in their file's order, with the run's documents; only those are kept in memory."""
     wanted = {document for documents in run.values() for document in documents}
     held = {item.id: item for item in candidates if item.id in wanted}
@@ -99,7 +99,8 @@ def _of_run(run: Mapping[str, list[str]], queries: Source, candidates: Source) -
         raise InvalidItems("--queries", f"lacks {len(unknown)} queries of the run, e.g. {unknown[0]!r}")
 
 
-def _embedded(inputs: Source) -> Iterator[Question]:
+def embedded(inputs: Source) -> Iterator[Question]:
+    """Queries that bring their own candidates."""
     for record in inputs.records():
         item, name = record.item, f"{record.where}.candidates"
         value = item.fields.get("candidates")
