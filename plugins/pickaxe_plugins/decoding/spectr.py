@@ -65,8 +65,8 @@ class Spectr(Method[Params]):
     constraints = frozenset({"allowed"})
     cost = "Per round one call of the model on K L + 1 tokens at most, and L calls of the draft."
     reproduced = (
-        "More drafts, more tokens per target call: 1.81, 2.10 and 2.26 for 1, 4 and 8 drafts of 4 tokens (SmolLM2-135M, "
-        "T = 1). On two CPU cores one short draft decodes 1.17 times as fast as plain decoding; several drafts lose."
+        "Tokens per target call grow with the drafts: 1.81, 2.10 and 2.26 for 1, 4 and 8 of them, 4 tokens long "
+        "(SmolLM2-135M, T = 1). On two CPU cores one short draft is 1.17 times as fast as plain decoding; several lose."
     )
 
     def __init__(self, *given: Any, **named: Any) -> None:
