@@ -100,11 +100,21 @@ def estimate(deployment: Deployment, prompt_tokens: np.ndarray, output_tokens: n
     table = deployment.runtime_for_prompt_tokens
     sizes, seconds = np.array(list(table), np.float64), np.array(list(table.values()), np.float64)
     p, o = np.asarray(prompt_tokens, np.float64), np.asarray(output_tokens, np.float64)
-    at = np.searchsorted(sizes[:-1], p)
+    at = _next_larger(sizes, p)
     # The ratio first: it is exactly 1 at a measured size.
     prompt = seconds[at] * (p / sizes[at])
     decode = deployment.runtime_per_output_token * np.maximum(o - 1, 0)
     return Parts(prompt, decode, np.full(prompt.shape, deployment.overhead))
+
+
+def _next_larger(sizes: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Place of the first size that is at least p, of the last one beyond them all."""
+    longest = int(sizes[-1])
+    if longest > len(p):
+        return np.searchsorted(sizes[:-1], p)
+    # Sizes are whole: for many requests, looking places up is several times as fast as searching them.
+    places = np.searchsorted(sizes[:-1], np.arange(longest + 1))
+    return places[np.ceil(np.minimum(p, longest)).astype(np.intp)]
 
 
 def cost_usd(runtime_s: np.ndarray, accelerators: np.ndarray, price_per_hour: np.ndarray) -> np.ndarray:

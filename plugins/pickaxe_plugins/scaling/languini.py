@@ -102,7 +102,7 @@ class Languini(Method[Params]):
     columns = _SCORES
     fitted = "optional"
     stages = ("trends",)
-    cost = "Closed forms: a hundred thousand runs in seconds."
+    cost = "Closed forms: some 10,000 runs a second."
     reproduced = (
         "Published step counts from 604 throughputs, book queues, learning rate, normalised perplexity, windows."
     )
