@@ -190,6 +190,17 @@ def test_wrong_comparisons(run: Run, data: Path, given: list[str], code: int, wo
     assert all(word in failed.err for word in words), failed.err
 
 
+def test_wrong_parameters_show_before_anything_runs(run: Run, data: Path) -> None:
+    failed = run("compare", "t-length", "c-letters", "--set", "c-letters.word=b", "--on", "d.jsonl")
+    assert (failed.code, "word" in failed.err) == (2, True)
+    assert "runs" not in failed.err
+
+
+def test_equal_quality_has_no_winner(run: Run, data: Path) -> None:
+    done = run("compare", "a=c-letters", "b=c-letters", "--on", "d.jsonl", "--label", "good", "--draws", 20)
+    assert "By auc, all are equal with 1." in done.out
+
+
 def test_nothing_in_common(run: Run, tmp_path: Path) -> None:
     given = ("compare", "a=c-letters", "b=c-letters", "--on", "d.jsonl")
     for rows, word in (([""], "no item to which all"), ([], "no items")):

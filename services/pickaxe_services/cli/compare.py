@@ -103,7 +103,7 @@ def command(
 
     \b
       pickaxe compare min-k-prob zip-fit@art --on corpus.jsonl --label good --report report.html
-      pickaxe compare a=min-k-prob b=min-k-prob --set b.k=0.5 --on corpus.jsonl
+      pickaxe compare a=min-k-prob b=min-k-prob --set b.ratio=0.5 --on corpus.jsonl
       pickaxe compare bm=chronicles@idx two=chronicles@idx2 --on topics.jsonl --qrels qrels.txt
 
     A method is given as [LABEL=]METHOD[@ARTIFACT]; --set LABEL.KEY=VALUE sets its parameters, and --artifact serves

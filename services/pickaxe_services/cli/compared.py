@@ -151,6 +151,8 @@ def answer(done: Compared) -> Iterator[str]:
 
 def _winner(done: Compared, measure: str, values: Mapping[str, float]) -> str:
     assert done.quality is not None
+    if len(set(values.values())) == 1:
+        return f"By {measure}, all are equal with {number(next(iter(values.values())))}."
     first = max(values, key=lambda label: values[label])
     equal = [
         each.second if each.first == first else each.first

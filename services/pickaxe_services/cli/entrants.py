@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -109,13 +109,22 @@ Work = Callable[[Any, Entrant, Meter], T]
 
 
 def run_all(compared: Iterable[Entrant], shared: Common, role: str, call: Call, work: Work[T]) -> list[Ran[T]]:
-    """Open and run one after the other, each in a host of its own: none profits from what another has loaded."""
+    """Open all, so that wrong parameters show at once; then run one after the other.
+
+    Each has a host of its own, which ends with its run: none profits from what another has loaded.
+    """
     done = []
-    for entrant in compared:
-        call.check()
-        console.note(f"runs {entrant.label}", shared.quiet)
-        with door(replace(shared, params=entrant.params, artifact=entrant.artifact)) as opened:
+    with ExitStack() as doors:
+        opened = []
+        for entrant in compared:
+            own = doors.enter_context(ExitStack())
+            way = own.enter_context(door(replace(shared, params=entrant.params, artifact=entrant.artifact)))
+            opened.append((entrant, way.open(entrant.card.name, role), own))
+        for entrant, handle, own in opened:
+            call.check()
+            console.note(f"runs {entrant.label}", shared.quiet)
             meter = Meter()
-            result = work(opened.open(entrant.card.name, role), entrant, meter)
-        done.append(Ran(entrant, result, meter.seconds, meter.usage))
+            with own:
+                result = work(handle, entrant, meter)
+            done.append(Ran(entrant, result, meter.seconds, meter.usage))
     return done
