@@ -141,7 +141,8 @@ def test_numbers_as_labels_give_a_correlation_and_lower_columns_are_turned(run: 
     }
     assert found["agreement"][0]["spearman"] == -1
     assert run(*given, "--label", "loss").lines[0]["differences"] == found["differences"]
-    plain = run(*given).lines[0]
+    plain = run(*given, "--report", "plain.html").lines[0]
+    assert "d agree: spearman is -1" in (tmp_path / "plain.html").read_text(encoding="utf-8")
     assert (plain["quality"], plain["differences"]) == ([], [])
 
 
@@ -270,6 +271,8 @@ def test_rerankers_of_a_run(run: Run, questions: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_rankings(run: Run, questions: Path, tmp_path: Path) -> None:
+    missing = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "missing.txt")
+    assert (missing.code, "missing.txt" in missing.err) == (3, True), missing
     (tmp_path / "others.txt").write_text("q9 0 d3 2\n")
     wrong = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "others.txt")
     assert (wrong.code, "no relevant document for any" in wrong.err) == (3, True)
@@ -286,16 +289,20 @@ def test_retrievers_with_two_indexes(run: Run, tmp_path: Path) -> None:
         assert run("index", "t-find", "-i", f"{name}.jsonl", "--out", f"{name}.idx").code == 0
     lines(tmp_path / "q.jsonl", [{"id": "q1", "text": "red"}, {"id": "q2", "text": "fish"}])
     (tmp_path / "qrels.txt").write_text("q1 0 d0 1\nq2 0 d1 1\n")
-    done = run(
+    given = (
         "compare", "one=t-find@one.idx", "two=t-find@two.idx", "--on", "q.jsonl", "--qrels", "qrels.txt", "-k", 2,
-        "--budget", 4, "--json", "--draws", 20, "--report", "c.html",
+        "--budget", 4, "--json", "--draws", 20,
     )  # fmt: skip
+    done = run(*given, "--report", "c.html")
     found = done.lines[0]
     assert found["role"] == "retriever"
     assert found["agreement"][0]["overlap@2"] == 0.5
     quality = {(each["measure"], each["method"]): each["value"] for each in found["quality"]}
     assert (quality["R@2", "one"], quality["R@2", "two"]) == (1, 0.5)
     assert found["methods"][0]["usage"] == {"model_calls": 4.0}
+    with LocalServer(Settings(port=0, root=tmp_path / "server")) as address:
+        there = run(*given, "--server", address).lines[0]
+    assert (there["quality"], there["agreement"]) == (found["quality"], found["agreement"])
     assert "nDCG@2 of the methods" in (tmp_path / "c.html").read_text(encoding="utf-8")
 
 

@@ -122,15 +122,15 @@ def command(
     with running(shared) as call:
         ran, findings = _CONTESTS[role](compared, shared, asked, call)
     done = Compared.of(role, ran, findings, asked.on, shared.seed, draws, level)
-    for each in ran if runs else ():
-        lines = [trec_lines(query, found, each.label) for query, found in each.result.items()]
-        runs[each.label].parent.mkdir(parents=True, exist_ok=True)
-        write_durably(runs[each.label], b"".join(lines))
     if out is not None:
         write_durably(out, json.dumps(done.as_json(), indent=1, ensure_ascii=False).encode() + b"\n")
     if report is not None:
         page(done).write(report)
     _show(done, shared)
+    for each in ran if runs else ():
+        lines = [trec_lines(query, found, each.label) for query, found in each.result.items()]
+        runs[each.label].parent.mkdir(parents=True, exist_ok=True)
+        write_durably(runs[each.label], b"".join(lines))
 
 
 def _show(done: Compared, shared: Common) -> None:
@@ -162,7 +162,7 @@ def _retrievers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call
     queries = list(source(asked.on, asked.reading, once=True))
     _require(queries, "queries")
     _unique(each.id for each in queries)
-    qrels = None if asked.qrels is None else metrics.read_qrels(asked.qrels)
+    qrels = _judgments(asked.qrels)
     k = asked.k or 10
     ran = run_all(compared, shared, "retriever", call, contests.retrieve(queries, k, call))
     return list(ran), contests.compare_rankings(ran, qrels, k)
@@ -177,7 +177,7 @@ def _rerankers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call:
         questions = list(embedded(read))
     _require(questions, "queries")
     _unique(query.id for query, _ in questions)
-    qrels = None if asked.qrels is None else metrics.read_qrels(asked.qrels)
+    qrels = _judgments(asked.qrels)
     ran = run_all(compared, shared, "reranker", call, contests.rerank(questions, call))
     return list(ran), contests.compare_rankings(ran, qrels, asked.k or 10)
 
@@ -193,6 +193,13 @@ def _decoders(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: 
 
 
 _CONTESTS = {"scorer": _scorers, "retriever": _retrievers, "reranker": _rerankers, "decoder": _decoders}
+
+
+def _judgments(path: str | None) -> metrics.Qrels | None:
+    try:
+        return None if path is None else metrics.read_qrels(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidItems("--qrels", f"{path!r} cannot be read: {error}") from error
 
 
 def _require(found: Sequence[Any], what: str) -> None:

@@ -20,7 +20,7 @@ def trec_lines(query: str, ranked: Sequence[tuple[str, float]], tag: str) -> byt
     """The lines of one query, best first.  Ids must be without blanks, which the format cannot hold."""
     for name in (query, *(document for document, _ in ranked)):
         if not name or name.split() != [name]:
-            raise InvalidItems(f"id {name!r}", "has blanks or is empty, which a TREC run cannot hold; leave out --trec")
+            raise InvalidItems(f"id {name!r}", "has blanks or is empty, which a TREC run cannot hold; ask for no run")
     lines = [f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranked, 1)]
     return "".join(lines).encode()
 
