@@ -150,7 +150,7 @@ def spearman_statistic(a: np.ndarray, b: np.ndarray) -> Statistic:
             return math.nan
         x, y = (_midranks(code, weights) for code in (first, second))
         x, y = (each - weights @ each / weights.sum() for each in (x, y))
-        room = math.sqrt(weights @ x**2) * math.sqrt(weights @ y**2)
+        room = math.sqrt((weights @ x**2) * (weights @ y**2))
         return float(np.clip(weights @ (x * y) / room, -1, 1)) if room else math.nan
 
     return statistic

@@ -202,6 +202,16 @@ def test_equal_quality_has_no_winner(run: Run, data: Path) -> None:
     assert "By auc, all are equal with 1." in done.out
 
 
+def test_a_scorer_without_order_among_the_judged_has_no_value(run: Run, tmp_path: Path) -> None:
+    rows = [{"id": str(n), "text": "a" * n, "loss": n} for n in range(1, 5)] + [{"id": "u", "text": "b"}]
+    lines(tmp_path / "d.jsonl", rows)
+    given = ("compare", "a=c-letters", "b=c-letters", "--set", "b.letter=b", "--on", "d.jsonl", "--label", "loss")
+    found = run(*given, "--draws", 20, "--json", "--report", "c.html").lines[0]
+    assert {each["method"]: each["value"] for each in found["quality"]} == {"a": 1, "b": None}
+    assert found["differences"][0]["adjusted"] is None
+    assert "a is the best with 1, but it cannot be told apart from b" in (tmp_path / "c.html").read_text("utf-8")
+
+
 def test_nothing_in_common(run: Run, tmp_path: Path) -> None:
     given = ("compare", "a=c-letters", "b=c-letters", "--on", "d.jsonl")
     for rows, word in (([""], "no item to which all"), ([], "no items")):
@@ -326,7 +336,11 @@ def test_decoders(run: Run, tmp_path: Path) -> None:
     assert found["methods"][0]["usage"] == {"tokens": 3.0, "target_calls": 9.0}
     shown = run(*given)
     assert "3 decoders were compared on 3 prompts." in shown.out
-    wrong = run(*given, "--reference", "wrong")
+    lines(tmp_path / "p.jsonl", [*rows, {"id": "4"}])
+    assert run(*given).code == 3
+    skipped = run(*given, "--on-error", "skip")
+    assert (skipped.code, skipped.out.count("on 3 prompts"), "1 broken records" in skipped.err) == (0, 1, True)
+    wrong = run(*given, "--on-error", "skip", "--reference", "wrong")
     assert (wrong.code, "--reference" in wrong.err) == (3, True)
     rows[0]["right"] = {"x": 1}
     lines(tmp_path / "p.jsonl", rows)

@@ -19,6 +19,7 @@ from pickaxe.extras import require
 from pickaxe.io.prompts import prompt_of
 from pickaxe_services.cli import console, contests
 from pickaxe_services.cli.compared import Compared, answer, page, tables
+from pickaxe_services.cli.decode import prompt_check
 from pickaxe_services.cli.door import running, source, tell_skipped
 from pickaxe_services.cli.entrants import ROLES, Entrant, Ran, common_role, entrants, run_all
 from pickaxe_services.cli.options import Common, Reading, common, reading
@@ -159,8 +160,10 @@ def _scorers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: C
 
 
 def _retrievers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: Call) -> _Outcome:
-    queries = list(source(asked.on, asked.reading, once=True))
+    read = source(asked.on, asked.reading, once=True)
+    queries = list(read)
     _require(queries, "queries")
+    tell_skipped(read, shared)
     _unique(each.id for each in queries)
     qrels = _judgments(asked.qrels)
     k = asked.k or 10
@@ -176,6 +179,7 @@ def _rerankers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call:
     else:
         questions = list(embedded(read))
     _require(questions, "queries")
+    tell_skipped(read, shared)
     _unique(query.id for query, _ in questions)
     qrels = _judgments(asked.qrels)
     ran = run_all(compared, shared, "reranker", call, contests.rerank(questions, call))
@@ -183,8 +187,10 @@ def _rerankers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call:
 
 
 def _decoders(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: Call) -> _Outcome:
-    records = list(source(asked.on, asked.reading, once=True).records())
+    read = source(asked.on, asked.reading, check=prompt_check(asked.sampling, asked.chat), once=True)
+    records = list(read.records())
     _require(records, "prompts")
+    tell_skipped(read, shared)
     prompts = [prompt_of(each.item, each.where, asked.sampling, asked.chat) for each in records]
     items = [each.item for each in records]
     references = None if asked.reference is None else contests.references_of(items, asked.reference)

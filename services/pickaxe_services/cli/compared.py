@@ -146,12 +146,13 @@ def answer(done: Compared) -> Iterator[str]:
         value, a, b = max(ranked, key=lambda each: each[0])
         yield f"{a} and {b} agree{' the most' if len(ranked) > 1 else ''}: {measure} is {number(value)}."
     for measure, estimates in (done.quality.estimates if done.quality else {}).items():
-        yield _winner(done, measure, {label: each.value for label, each in estimates.items()})
+        known = {label: each.value for label, each in estimates.items() if not math.isnan(each.value)}
+        yield _winner(done, measure, known) if known else f"By {measure}, no method has a value."
 
 
 def _winner(done: Compared, measure: str, values: Mapping[str, float]) -> str:
     assert done.quality is not None
-    if len(set(values.values())) == 1:
+    if len(values) > 1 and len(set(values.values())) == 1:
         return f"By {measure}, all are equal with {number(next(iter(values.values())))}."
     first = max(values, key=lambda label: values[label])
     equal = [

@@ -89,7 +89,7 @@ def command(
             request, items = None, None
         else:
             again = overwrite or restart or beside(Path(out), ".partial").exists()
-            items = source(inputs, reading, check=_check(sampling, chat), once=True, again=again)
+            items = source(inputs, reading, check=prompt_check(sampling, chat), once=True, again=again)
             request = identify(opened, shared, card, handle, items, reading)
             if request is not None:
                 request["sampling"] = [repr(sampling), chat]
@@ -112,7 +112,9 @@ def command(
         console.note(f"decoded {file.done - file.resumed} prompts -> {out}", shared.quiet)
 
 
-def _check(sampling: Sampling, chat: bool) -> Check:
+def prompt_check(sampling: Sampling, chat: bool) -> Check:
+    """What is wrong with a record as a prompt, for readers that leave broken records out."""
+
     def check(item: Item, where: str) -> Iterable[Violation]:
         try:
             prompt_of(item, where, sampling, chat)
