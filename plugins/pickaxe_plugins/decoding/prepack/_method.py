@@ -62,7 +62,10 @@ class Prepack(Method[Params]):
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
     constraints = frozenset({"allowed"})
     cost = "One reading of all prompts' tokens with little padding; attention over whole rows."
-    reproduced = ""
+    reproduced = (
+        "Equal to reading each prompt alone; 64 prompts are read 4.2 to 5.1 times as fast as padded, with processor time "
+        "of one thread, but no faster than one by one."
+    )
 
     @classmethod
     def example(cls) -> Example:
