@@ -63,7 +63,7 @@ class Prepack(Method[Params]):
     constraints = frozenset({"allowed"})
     cost = "One reading of all prompts' tokens with little padding; attention over whole rows."
     reproduced = (
-        "Equal to reading each prompt alone; 64 prompts take 4.2 to 5.1 times less processor time than padded ones, and "
+        "Equal to reading each prompt alone; 64 prompts take 4 to 5 times less processor time than padded ones, and "
         "no less than one by one."
     )
 
