@@ -60,7 +60,10 @@ class Draft(Method[Params]):
     fitted = "required"
     stages = ("sample", "train", "measure")
     cost = "Fit: sampling from the target, then one reading by the target and three by the draft per token and epoch."
-    reproduced = ""
+    reproduced = (
+        "SmolLM2-135M on one kind of text, 6,144 tokens of samples: the shipped draft trained further accepts 0.479 "
+        "instead of 0.426 of its tokens, a new one 0.182."
+    )
 
     @classmethod
     def example(cls) -> Example:
