@@ -260,8 +260,9 @@ class Engine:
         for other in self._reading:
             if (len(found) + 2) * max(longest, len(other.rest)) > budget:
                 break
-            fresh = other.read is None and len(other.rest) > 1 and not self.prefixes.knows(other.rest)
-            if fresh and other is not ticket and 0.8 * longest <= len(other.rest) <= longest / 0.8:
+            fresh = other is not ticket and other.read is None and len(other.rest) > 1
+            alike = fresh and 0.8 * longest <= len(other.rest) <= longest / 0.8
+            if alike and not self.prefixes.knows(other.rest):
                 found.append(other)
         return found
 
