@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pickaxe.errors import DoesNotFit
+from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
 from pickaxe.lm.generate import Generation, Row, Ticket, check
@@ -51,6 +51,12 @@ class EngineSettings:
     chunk: int = CHUNK
     chunk_beside: int = 64
     ahead: int = 32
+
+    def __post_init__(self) -> None:
+        least = {"rows": 1, "cache_bytes": 1, "prefix_bytes": 0, "chunk": 2, "chunk_beside": 2, "ahead": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise InvalidParams(f"engine.{name}", f"is {getattr(self, name)}; must be at least {value}")
 
 
 class Engine:

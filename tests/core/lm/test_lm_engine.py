@@ -11,7 +11,7 @@ import pytest
 
 from pickaxe.call import Call
 from pickaxe.data import Sampling
-from pickaxe.errors import Cancelled, DeadlineExceeded, DoesNotFit, MethodFailed
+from pickaxe.errors import Cancelled, DeadlineExceeded, DoesNotFit, InvalidParams, MethodFailed
 from pickaxe.lm import LM, EngineSettings, Generation
 
 PROMPTS = [[10, 200, 33], list(range(60, 160)), [7, 7], [5], list(range(40, 52)), list(range(30, 130))]
@@ -245,3 +245,11 @@ def test_turns_are_taken_in_order_of_arrival(tiny):
     for thread in threads:
         thread.join()
     assert order == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rows", 0), ("cache_bytes", 0), ("chunk", 1), ("chunk_beside", 1), ("ahead", 0)]
+)
+def test_bounds_that_would_stop_the_engine_are_refused(name, value):
+    with pytest.raises(InvalidParams, match=f"engine.{name}"):
+        EngineSettings(**{name: value})
