@@ -48,7 +48,8 @@ class Encoder:
         converted = store.converted(name, f"encoder-{graph.VERSION}", lambda target: graph.build(model, target))
         positions = int(config["max_position_embeddings"])
         trained = _read(model / "sentence_bert_config.json").get("max_seq_length") or positions
-        pooling = "first" if _read(model / "1_Pooling" / "config.json").get("pooling_mode_cls_token") else "mean"
+        first = _read(model / "1_Pooling" / "config.json").get("pooling_mode_cls_token")
+        pooling = "first" if first or config.get("pickaxe_pooling") == "cls" else "mean"
         session = runtime.open(converted / graph.GRAPH)
         return cls(session, Tokenizer.open(model), config["hidden_size"], min(trained, positions), pooling)
 

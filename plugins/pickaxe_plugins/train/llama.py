@@ -16,6 +16,7 @@ import pickaxe
 from pickaxe.errors import Unmet
 from pickaxe.extras import require
 from pickaxe.lm.weights import Architecture, TensorSource, safetensors_name
+from pickaxe_plugins.train.linear import linear
 
 Weights = Mapping[str, Any]
 KeyValue = tuple[Any, Any]
@@ -91,7 +92,7 @@ def read(
     turn = np.cos(angles).astype(np.float32)[:, None], np.sin(angles).astype(np.float32)[:, None]
 
     def project(x: Any, layer: str, part: str) -> Any:
-        y = x @ weights[layer + part].T
+        y = linear(weights[layer + part], x)
         if architecture.qkv_bias:
             y = y + weights[layer + part + "_bias"]
         return y.reshape(rows, length, -1, architecture.head_size)
@@ -105,7 +106,7 @@ def read(
             q = _norm(q, weights[layer + "q_norm"], architecture)
         q, turned = (_rotate(part, *turn, architecture.rope_interleaved) for part in (q, normed))
         attended = jax.nn.dot_product_attention(q, turned, v, is_causal=True)
-        return attended.reshape(rows, length, -1) @ weights[layer + "o"].T, (k, v)
+        return linear(weights[layer + "o"], attended.reshape(rows, length, -1)), (k, v)
 
     x = weights["embedding"][ids] + noise
     seen: list[KeyValue] = []
@@ -115,8 +116,8 @@ def read(
         x = x + attended
         seen.append(pair)
         h = _norm(x, weights[layer + "mlp_norm"], architecture)
-        gated = jax.nn.silu(h @ weights[layer + "gate"].T) * (h @ weights[layer + "up"].T)
-        x = x + gated @ weights[layer + "down"].T
+        gated = jax.nn.silu(linear(weights[layer + "gate"], h)) * linear(weights[layer + "up"], h)
+        x = x + linear(weights[layer + "down"], gated)
     return _norm(jnp.asarray(x), weights["norm"], architecture), seen
 
 
