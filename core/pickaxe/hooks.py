@@ -35,8 +35,19 @@ class Scorer:
 
 class Retriever:
     @hookspec(firstresult=True)
-    def index(self, documents: Iterable[Item], out: ArtifactWriter, call: Call) -> Iterator[Progress]:  # type: ignore[empty-body]
-        """Write an index of the documents into `out`, yielding progress.  The result must be relocatable."""
+    def index(  # type: ignore[empty-body]
+        self,
+        documents: Iterable[Item],
+        out: ArtifactWriter,
+        base: Artifact | None,
+        remove: frozenset[str],
+        call: Call,
+    ) -> Iterator[Progress]:
+        """Write an index of the documents into `out`, yielding progress.  The result must be relocatable.
+
+        A method whose class says `grows` may be given the index to start from (`base`), which holds the documents
+        already, and the ids (`remove`) that leave it.
+        """
 
     @hookspec(firstresult=True)
     def search(self, queries: Items, k: int, call: Call) -> SearchResults:  # type: ignore[empty-body]

@@ -45,6 +45,8 @@ class Method(Generic[P]):
     """Whether scoring, reranking or decoding needs an artifact of `fit`."""
     stages: ClassVar[tuple[str, ...]] = ()
     """Names of the stages of `fit`, in order."""
+    grows: ClassVar[bool] = False
+    """Whether `index` can start from an index that is there already; only such methods take `base` and `remove`."""
     constraints: ClassVar[frozenset[Constraint]] = frozenset()
     """Which fields of a prompt that bind its output this decoder keeps to; prompts with others are refused."""
     cost: ClassVar[str] = ""

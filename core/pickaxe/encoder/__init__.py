@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pickaxe.artifact import file_digest
 from pickaxe.encoder import graph
 from pickaxe.encoder.memory import VectorMemory
 from pickaxe.tokenizers import Tokenizer
@@ -28,8 +31,11 @@ CHUNK = 4096
 class Encoder:
     """A BERT-shaped sentence encoder.  Safe to use from several threads."""
 
-    def __init__(self, session: Session, tokenizer: Tokenizer, width: int, max_tokens: int, pooling: str) -> None:
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer, width: int, max_tokens: int, pooling: str, weights: Path
+    ) -> None:
         self._session = session
+        self._weights = weights
         self.tokenizer = tokenizer
         self.width = width
         """d, the length of a vector."""
@@ -51,7 +57,14 @@ class Encoder:
         first = _read(model / "1_Pooling" / "config.json").get("pooling_mode_cls_token")
         pooling = "first" if first or config.get("pickaxe_pooling") == "cls" else "mean"
         session = runtime.open(converted / graph.GRAPH)
-        return cls(session, Tokenizer.open(model), config["hidden_size"], min(trained, positions), pooling)
+        limit = min(trained, positions)
+        return cls(session, Tokenizer.open(model), config["hidden_size"], limit, pooling, model / graph.WEIGHTS)
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for two encoders exactly when they give the same vectors: weights, tokens, pooling and length."""
+        parts = (file_digest(self._weights), self.tokenizer.digest, self._pooling, str(self.max_tokens))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def encode(
         self,

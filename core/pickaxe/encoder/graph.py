@@ -16,6 +16,7 @@ VERSION = 1
 """Grows when the graph changes; part of the key under which converted graphs are kept."""
 
 GRAPH = "encoder.onnx"
+WEIGHTS = "model.safetensors"
 _CONTRIB = "com.microsoft"
 
 
@@ -27,7 +28,7 @@ def build(model: Path, target: Path) -> None:
     """
     onnx = require("onnx", extra="cpu")
     config = read_config(model)
-    tensors = require("safetensors.numpy", extra="cpu").load_file(str(model / "model.safetensors"))
+    tensors = require("safetensors.numpy", extra="cpu").load_file(str(model / WEIGHTS))
     weights = {name.removeprefix("bert."): array.astype(np.float32) for name, array in tensors.items()}
     onnx.save(_Builder(onnx, config, weights).model(), str(target / GRAPH))
 

@@ -49,7 +49,9 @@ class RetrieverHandle(MethodHandle):
         self.opened.require("index")
         self._ready("fit", required=False)
         checked = Checked(documents, self.opened.method.reads, "documents", unique=True)
-        yield from self._making("index", "index", out, {"documents": checked}, overwrite, call)
+        yield from self._making(
+            "index", "index", out, {"documents": checked, "base": None, "remove": frozenset()}, overwrite, call
+        )
 
     def search(
         self,
