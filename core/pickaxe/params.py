@@ -52,6 +52,8 @@ def _path(location: tuple[str | int, ...]) -> str:
 
 
 def _description(error: Mapping[str, Any], kind: type[pydantic.BaseModel]) -> str:
+    if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
+        return "is not known here"
     if error["type"] == "extra_forbidden":
         return f"is not a parameter; known are {', '.join(kind.model_fields) or 'none'}"
     given = error.get("input")
