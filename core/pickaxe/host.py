@@ -17,6 +17,7 @@ from pickaxe import catalog
 from pickaxe.errors import InvalidParams, ModelMissing, UnknownArtifact, Unmet
 
 if TYPE_CHECKING:
+    from pickaxe.cross_encoder import CrossEncoder
     from pickaxe.encoder import Encoder
     from pickaxe.fasttext_model import FastText
     from pickaxe.handle import DecoderHandle, RerankerHandle, RetrieverHandle, ScorerHandle
@@ -146,6 +147,23 @@ class Host:
 
         self._check_model(name)
         return self._shared.once(("encoder", name), lambda: Encoder.open(self.models, self.runtime, name))
+
+    def cross_encoder(self, name: str = "cross-encoder") -> CrossEncoder:
+        """A model that reads two texts at once, by alias or path, opened once and shared."""
+        from pickaxe.cross_encoder import CrossEncoder
+
+        self._check_model(name)
+        return self._shared.once(("cross-encoder", name), lambda: CrossEncoder.open(self.models, self.runtime, name))
+
+    def cross_encoder_at(self, path: Path) -> CrossEncoder:
+        """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        from pickaxe.cross_encoder import CrossEncoder
+
+        place, status = path.resolve(), path.stat()
+        return self._shared.once(
+            ("cross-encoder at", str(place), status.st_ino, status.st_mtime_ns),
+            lambda: CrossEncoder.open(self.models, self.runtime, str(place)),
+        )
 
     def _check_model(self, name: str) -> None:
         """A server's callers name models; paths are for those who may read its disk anyway."""

@@ -123,6 +123,12 @@ class Tokenizer:
         sound = [_sound(text) for text in texts]
         return [row.ids for row in chosen.encode_batch_fast(sound, add_special_tokens=add_special)]
 
+    @functools.cached_property
+    def pair(self) -> tuple[list[int], list[int]]:
+        """Ids and segments of what the model puts around two texts, e.g. [CLS] [SEP] [SEP] and 0 0 1; may be empty."""
+        encoded = self._plain.encode("", "", add_special_tokens=True)
+        return list(encoded.ids), list(encoded.type_ids)
+
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Characters [start, end) of each token of `encode(text)`; tokens that share a character share its place."""
         found: list[tuple[int, int]] = self._plain.encode(_sound(text), add_special_tokens=False).offsets

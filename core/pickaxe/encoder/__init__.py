@@ -84,7 +84,7 @@ class Encoder:
             # The last token closes the text for the model, so it stays when the text is cut.
             rows = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
             lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-            for batch in _batches(lengths, self._batch_tokens):
+            for batch in batches(lengths, self._batch_tokens):
                 if call is not None:
                     call.check()
                 vectors[start + batch] = self._run([rows[row] for row in batch], lengths[batch], call)
@@ -107,7 +107,7 @@ class Encoder:
         return pooled[:, 0]
 
 
-def _batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+def batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
     """Row numbers of batches of about equal length, each of at most `tokens` tokens with its padding.
 
     Longest first, so that memory is claimed once.

@@ -28,9 +28,13 @@ def build(model: Path, target: Path) -> None:
     """
     onnx = require("onnx", extra="cpu")
     config = read_config(model)
+    onnx.save(Builder(onnx, config, read_weights(model)).model(), str(target / GRAPH))
+
+
+def read_weights(model: Path) -> dict[str, np.ndarray]:
+    """The model's tensors as float32, without the prefix of the bare network."""
     tensors = require("safetensors.numpy", extra="cpu").load_file(str(model / WEIGHTS))
-    weights = {name.removeprefix("bert."): array.astype(np.float32) for name, array in tensors.items()}
-    onnx.save(_Builder(onnx, config, weights).model(), str(target / GRAPH))
+    return {name.removeprefix("bert."): array.astype(np.float32) for name, array in tensors.items()}
 
 
 def read_config(model: Path) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def read_config(model: Path) -> dict[str, Any]:
     return config
 
 
-class _Builder:
+class Builder:
     """Appends nodes in order; tensors are known by their names."""
 
     def __init__(self, onnx: Any, config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
@@ -88,8 +92,8 @@ class _Builder:
         self.add("EmbedLayerNormalization", inputs, "embedded", "embedded.mask", epsilon=self.epsilon)
         return "embedded"
 
-    def layer(self, state: str, prefix: str) -> str:
-        """Attention and MLP, each followed by residual and norm.
+    def layer(self, state: str, prefix: str, only: str = "") -> str:
+        """Attention and MLP, each followed by residual and norm; `only` these positions come out, if it is given.
 
         Fused operators of ONNX Runtime, which exist for CPU and CUDA: one pass per bias, residual and norm.
         """
@@ -99,6 +103,10 @@ class _Builder:
         bias = np.concatenate([self.weight(f"{part}.bias") for part in parts])
         inputs = [state, self.constant(f"{prefix}qkv", packed), self.constant(f"{prefix}qkv.bias", bias), "lengths"]
         mixed = self.add("Attention", inputs, f"{prefix}mixed", num_heads=heads)
+        if only:
+            state, mixed = (
+                self.add("Gather", [each, only], f"{each}.chosen", domain="", axis=1) for each in (state, mixed)
+            )
         state = self.residual(state, mixed, f"{prefix}attention.output")
         inner = self.matmul(state, f"{prefix}intermediate.dense")
         inner = self.add("BiasGelu", [inner, self.bias(f"{prefix}intermediate.dense")], f"{prefix}gelu")

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pickaxe.errors import InvalidParams, Violation
 
-Kind = Literal["lm", "encoder", "fasttext"]
+Kind = Literal["lm", "encoder", "cross-encoder", "fasttext"]
 
 SOURCES = ("wheel", "hf", "path", "package")
 
