@@ -31,7 +31,7 @@ class Network(Protocol):
     outputs: int
     """Logits per pair; 0: only a run tells."""
     max_tokens: int
-    files: Sequence[Path]
+    files: tuple[Path, ...]
     """Weights, in an order that does not change."""
     name: str
     """What distinguishes it from another network of the same weights."""

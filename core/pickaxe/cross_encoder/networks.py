@@ -31,7 +31,7 @@ class BertNetwork:
             self.outputs = int(tensors.get_slice("classifier.weight").get_shape()[0])
         positions = int(config["max_position_embeddings"])
         self.max_tokens = min(positions, _read(model / "sentence_bert_config.json").get("max_seq_length") or positions)
-        self.files = (model / bert.WEIGHTS,)
+        self.files: tuple[Path, ...] = (model / bert.WEIGHTS,)
         self.name = json.dumps(config.get("pickaxe_head", {}), sort_keys=True)
 
     def run(self, ids: np.ndarray, segments: np.ndarray, lengths: np.ndarray, call: Call | None) -> np.ndarray:
@@ -62,7 +62,7 @@ class ExportedNetwork:
         self._padding = int(config.get("pad_token_id") or 0)
         if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
             self.max_tokens -= self._padding + 1  # their positions start after that of the padding
-        self.files = (graph, *sorted(graph.parent.glob(f"{graph.name}*data")))
+        self.files: tuple[Path, ...] = (graph, *sorted(graph.parent.glob(f"{graph.name}*data")))
         self.name = "exported"
 
     def run(self, ids: np.ndarray, segments: np.ndarray, lengths: np.ndarray, call: Call | None) -> np.ndarray:
