@@ -1,10 +1,11 @@
-"""Gradient descent on any loss over any tree of arrays: AdamW on a cosine schedule, checkpoints, exact resume."""
+"""Gradient descent on any loss over any tree of arrays: checkpoints, exact resume, early stopping."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 import pickaxe
 from pickaxe import ArtifactWriter, Progress
 from pickaxe.extras import require
+from pickaxe_plugins.train import trained
 from pickaxe_plugins.train.settings import Recipe
+from pickaxe_plugins.train.trained import Trained
 
 Tree = Any
 """Nested dictionaries, lists and tuples of arrays."""
@@ -37,6 +40,20 @@ def adamw(recipe: Recipe, steps: int, *, beta2: float = 0.999, floor: float = 0.
     return optax.chain(optax.clip_by_global_norm(recipe.clip), step)
 
 
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When to end early, and that the best weights are kept."""
+
+    measure: Callable[[Tree], float]
+    """What is to fall, on data that is not learned from: a validation loss, or a metric with a minus sign."""
+    every: int = 100
+    """Steps between measurements."""
+    patience: int = 3
+    """Measurements without a gain after which training ends; 0: it never does, but the best weights are kept."""
+    gain: float = 0.0
+    """By how much the measure must fall to count as better."""
+
+
 def descend(
     loss: Loss,
     optimiser: Any,
@@ -48,6 +65,7 @@ def descend(
     seed: int,
     stage: str = "train",
     checkpoint: int = 100,
+    stopping: Stopping | None = None,
 ) -> Generator[Progress, None, Tree]:
     """Train and return the new tree, its arrays in NumPy; each step reports `loss` and the scalars beside it.
 
@@ -55,21 +73,52 @@ def descend(
     is written to `out`; a fit that was interrupted goes on from there to the same arrays, bit by bit.  Pass the
     same `loss` object to compile it only once.
     """
+    begin = Trained(start)
+    options: dict[str, Any] = {"seed": seed, "stage": stage, "checkpoint": checkpoint, "stopping": stopping}
+    ended = yield from go_on(loss, optimiser, begin, given, steps, out, **options)
+    return ended.tree
+
+
+def go_on(
+    loss: Loss,
+    optimiser: Any,
+    begin: Trained,
+    given: Callable[[int], Mapping[str, Any]],
+    steps: int,
+    out: ArtifactWriter,
+    *,
+    seed: int,
+    stage: str = "train",
+    checkpoint: int = 100,
+    stopping: Stopping | None = None,
+) -> Generator[Progress, None, Trained]:
+    """As `descend`, from a state of training (see `trained.read`) up to step number `steps`; the new state.
+
+    Steps go on counting where `begin` stopped, for `given`, for the keys and for the optimiser: so a training in
+    parts, with the same arguments, ends with the bits of one that was never stopped.  With `stopping` the tree is the
+    best one measured and `step` its step; its optimiser state is only kept when that is the last step.
+    """
     jax = require("jax", extra="train")
     update = _compiled(loss, optimiser)
     saved = _Checkpoint(out)
     # A step may write into the memory of the state that it is given, which must not be the caller's.
-    start = jax.tree_util.tree_map(jax.numpy.array, start)
-    begin, (tree, state) = saved.restore((start, optimiser.init(start)))
-    for step in range(begin, steps):
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        tree, state, value, told = update(tree, state, given(step), key)
-        if (step + 1) % checkpoint == 0 and step + 1 < steps:
-            saved.keep((tree, state), step + 1)
-        metrics = {"loss": float(value), **{name: float(each) for name, each in told.items()}}
-        yield Progress(stage, step + 1, steps, metrics)
+    tree = jax.tree_util.tree_map(jax.numpy.array, begin.tree)
+    state = optimiser.init(tree) if begin.state is None else jax.tree_util.tree_map(jax.numpy.array, begin.state)
+    best = _Best(stopping, tree, begin.step)
+    at, (tree, state) = saved.restore(begin.step, (tree, state), best)
+    while at < steps and not best.enough:
+        key = jax.random.fold_in(jax.random.key(seed), at)
+        tree, state, value, told = update(tree, state, given(at), key)
+        at += 1
+        metrics = {"loss": float(value), **{name: float(each) for name, each in told.items()}, **best.look(tree, at)}
+        if at % checkpoint == 0 and at < steps and not best.enough:
+            saved.keep((tree, state), best, at)
+        yield Progress(stage, at, steps, metrics)
     saved.remove()
-    return jax.tree_util.tree_map(np.asarray, tree)
+    if best.step not in (None, at):
+        return Trained(best.tree, None, int(best.step or 0), begin.position)
+    tree, state = jax.tree_util.tree_map(np.asarray, (tree, state))
+    return Trained(tree, state, at, begin.position)
 
 
 class Shuffle:
@@ -102,29 +151,57 @@ def _compiled(loss: Loss, optimiser: Any) -> Callable[..., Any]:
     return step
 
 
+class _Best:
+    """The best tree so far, when there is a `Stopping`."""
+
+    def __init__(self, stopping: Stopping | None, tree: Tree, step: int) -> None:
+        self._stopping = stopping
+        self.tree: Tree = require("jax", extra="train").tree_util.tree_map(np.asarray, tree) if stopping else None
+        self.step: int | None = None
+        """Where it was measured; None: nowhere yet."""
+        self.value, self.waited = math.inf, 0
+        self._began = step
+
+    @property
+    def enough(self) -> bool:
+        return self._stopping is not None and 0 < self._stopping.patience <= self.waited
+
+    def look(self, tree: Tree, step: int) -> dict[str, float]:
+        """Measure when it is time; what there is to report."""
+        if self._stopping is None or (step - self._began) % self._stopping.every:
+            return {}
+        value = float(self._stopping.measure(tree))
+        self.waited += 1
+        if value < self.value - self._stopping.gain:
+            self.value, self.step, self.waited = value, step, 0
+            # A copy: the next step may write into this tree's memory.
+            self.tree = require("jax", extra="train").tree_util.tree_map(np.array, tree)
+        return {"validation": value, "best": self.value}
+
+
 class _Checkpoint:
-    """Weights and optimiser state in the unfinished artifact."""
+    """The state of training in the unfinished artifact, and the best one beside it."""
 
     STAGE = "checkpoint"
 
     def __init__(self, out: ArtifactWriter) -> None:
         self._out = out
 
-    def restore(self, fresh: tuple[Any, Any]) -> tuple[int, tuple[Any, Any]]:
+    def restore(self, begin: int, fresh: tuple[Any, Any], best: _Best) -> tuple[int, tuple[Any, Any]]:
         """Steps done, and the state after them; the fresh state if there is none."""
         step = int(self._out.stage_notes(self.STAGE)["step"]) if self._out.done(self.STAGE) else 0
-        if not step or not self._file(step).is_file():  # gone when the training had ended, but not what follows
-            return 0, fresh
-        tree = require("jax", extra="train").tree_util
-        arrays = require("safetensors.numpy", extra="cpu").load_file(str(self._file(step)))
-        leaves, form = tree.tree_flatten(fresh)
-        return step, tree.tree_unflatten(form, [arrays[str(place)] for place in range(len(leaves))])
+        if step <= begin or not self._file(step).is_file():  # gone when the training had ended, but not what follows
+            return begin, fresh
+        found = trained.read(self._file(step), Trained({"now": fresh[0], "best": best.tree}, fresh[1]))
+        best.tree, best.step = found.tree["best"], found.position["step"]
+        best.value, best.waited = float(found.position["value"]), found.position["waited"]
+        return step, (found.tree["now"], found.state)
 
-    def keep(self, state: tuple[Any, Any], step: int) -> None:
+    def keep(self, state: tuple[Any, Any], best: _Best, step: int) -> None:
         """Write a new file, enter it, then drop the one before: one of them is whole at any time."""
-        leaves = require("jax", extra="train").tree_util.tree_leaves(state)
-        arrays = {str(place): np.asarray(leaf) for place, leaf in enumerate(leaves)}
-        require("safetensors.numpy", extra="cpu").save_file(arrays, str(self._file(step)))
+        position = {"step": best.step, "value": str(best.value), "waited": best.waited}
+        now = Trained({"now": state[0], "best": best.tree}, state[1], step, position)
+        trained.write(self._file(step), now)
         self._out.finish(self.STAGE, step=step)
         self.remove(but=step)
 
