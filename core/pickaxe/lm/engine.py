@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickaxe.errors import DoesNotFit, InvalidParams
-from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
 from pickaxe.lm.generate import Generation, Row, Ticket, check
 from pickaxe.lm.network import CHUNK, Network
@@ -27,6 +26,7 @@ from pickaxe.lm.turns import POLL, Turns
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
+    from pickaxe.lm.batch import Batch
     from pickaxe.lm.transcript import Step
     from pickaxe.tokenizers import Tokenizer
 
@@ -324,7 +324,7 @@ class Engine:
             return False
         if self._batch is None:
             capacity = max(min(ticket.length, FIRST_CAPACITY), ticket.read.width + 1)
-            self._batch = Batch(self._network, self.settings.rows, capacity)
+            self._batch = self._network.batch(self.settings.rows, capacity)
         self._batch.join(ticket.read)
         self._rows.append(row)
         ticket.rows += 1

@@ -155,7 +155,7 @@ class LM:
     ) -> tuple[np.ndarray, KV]:
         """In chunks, since the memory of attention grows with the square of what is read at once."""
         cache = cache.resized(cache.width + ids.shape[1])
-        hidden = np.empty((len(rows), self.network.architecture.width), self.network.dtype)
+        hidden = self.network.empty_states(len(rows))
         owner, place = np.divmod(rows, ids.shape[1])
         for start in range(0, ids.shape[1], CHUNK):
             piece = ids[:, start : start + CHUNK]

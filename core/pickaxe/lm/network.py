@@ -6,13 +6,15 @@ import functools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pickaxe.errors import InvalidParams
 from pickaxe.lm.attention import Contexts
+from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
+from pickaxe.lm.exported import find_export, open_exported
 from pickaxe.lm.graph import FORMAT, Precision, build
 from pickaxe.lm.pace import Graph
 from pickaxe.lm.weights import Architecture, open_checkpoint
@@ -34,9 +36,54 @@ HEAD_ROWS = 256
 """Positions whose vocabulary-wide tensors exist at one time when only log-probabilities are wanted."""
 
 
+class Network(Protocol):
+    """What runs a model, safe to use from several threads: `OwnNetwork`, or `ExportedNetwork` for foreign graphs.
+
+    `read` gives *states*, something per position; `logits` and `score` are made from them.
+    """
+
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def runtime(self) -> Runtime: ...
+    @property
+    def dtype(self) -> type[np.floating]: ...
+    @property
+    def token_bytes(self) -> int: ...
+    @property
+    def most_states(self) -> int:
+        """More states than this should not be asked for at a time: they are large."""
+        ...
+
+    def empty_states(self, count: int) -> np.ndarray: ...
+    def read(
+        self,
+        ids: np.ndarray,
+        counts: np.ndarray,
+        past: KV,
+        rows: np.ndarray,
+        *,
+        positions: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        contexts: Contexts | None = None,
+        call: Call | None = None,
+    ) -> tuple[np.ndarray, KV]: ...
+    def batch(self, rows: int, capacity: int) -> Batch: ...
+    def logits(self, hidden: np.ndarray, call: Call | None = None) -> np.ndarray: ...
+    def score(
+        self, hidden: np.ndarray, targets: np.ndarray, call: Call | None = None, *, moments: bool = False
+    ) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
-class Network:
-    """Runs the graphs of one model.  Safe to use from several threads."""
+class OwnNetwork:
+    """Runs the graphs that were written for one model.  Its states are hidden states (R, width)."""
 
     architecture: Architecture
     digest: str
@@ -67,6 +114,15 @@ class Network:
         """Of the keys and values of one token."""
         arch = self.architecture
         return 2 * arch.layers * arch.kv_heads * arch.head_size * np.dtype(self.dtype).itemsize
+
+    @property
+    def most_states(self) -> int:
+        """None that matters: a hidden state is small."""
+        return 2**31
+
+    def empty_states(self, count: int) -> np.ndarray:
+        """Memory for that many hidden states."""
+        return np.empty((count, self.architecture.width), self.dtype)
 
     @property
     def _shares_memory(self) -> bool:
@@ -137,7 +193,7 @@ class Network:
 
     def _run(self, graph: Graph, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
         """Run with past and present in the memory of `cache`; returns the hidden states."""
-        hidden = np.empty((len(feeds["rows"]), self.architecture.width), self.dtype)
+        hidden = self.empty_states(len(feeds["rows"]))
         with graph.fastest(feeds["input_ids"].size) as session:
             target = session.ort_value(hidden)
             binding = cache.bound(session, lambda: self._bind(session, cache))
@@ -171,7 +227,7 @@ class Network:
         call: Call | None,
     ) -> tuple[np.ndarray, KV]:
         """For an ONNX Runtime whose attention refuses several tokens on top of a cache for several rows."""
-        hidden = np.empty((len(rows), self.architecture.width), self.dtype)
+        hidden = self.empty_states(len(rows))
         caches = []
         for row in range(len(ids)):
             count = int(counts[row])
@@ -192,6 +248,10 @@ class Network:
             hidden[mine] = states
             caches.append(cache)
         return hidden, KV.concatenate(caches)
+
+    def batch(self, rows: int, capacity: int) -> Batch:
+        """An empty batch."""
+        return Batch(self, rows, capacity)
 
     # ------------------------------------------------------------ heads
 
@@ -226,6 +286,8 @@ def open_network(
 
     With `layers`, only its first ones, followed by its norm and head.
     """
+    if (export := find_export(store.path(name), precision, runtime.is_cuda)) is not None:
+        return open_exported(store, runtime, name, export, precision, layers)
     chosen: Precision
     if precision == "auto":
         chosen = "fp16" if runtime.is_cuda else _as_stored(store, name)
@@ -254,7 +316,7 @@ def open_network(
     folder = store.converted(name, key, convert)
     record = json.loads((folder / "network.json").read_text())
     described = record["architecture"] | {"rope_factors": tuple(record["architecture"]["rope_factors"])}
-    network = Network(Architecture(**described), record["digest"], chosen, folder, runtime, ragged)
+    network = OwnNetwork(Architecture(**described), record["digest"], chosen, folder, runtime, ragged)
     return network, Tokenizer.open(folder)
 
 

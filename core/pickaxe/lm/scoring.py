@@ -27,7 +27,7 @@ def score_tokens(
     arrays = [np.asarray(tokens, dtype=np.int64) for tokens in token_lists]
     _check_fit(lm, arrays)
     results = [np.empty((3 if moments else 1, 0), np.float32)] * len(arrays)
-    for group in _groups([len(tokens) for tokens in arrays], batch_tokens):
+    for group in _groups([len(tokens) for tokens in arrays], min(batch_tokens, lm.network.most_states)):
         scored = _score_group(lm, [arrays[item] for item in group], call, moments)
         for item, row in zip(group, scored, strict=True):
             results[item] = row
@@ -103,7 +103,7 @@ def choose(
     first = logits.astype(np.float64) - logsumexp(logits)
     totals = np.array([first[tokens[0]] for tokens in arrays])
     lengths = [len(tokens) for tokens in arrays]
-    for group in _groups(lengths, max(1, batch_tokens - prompt.width)):
+    for group in _groups(lengths, max(1, min(batch_tokens - prompt.width, lm.network.most_states))):
         ids, counts = pad([arrays[item] for item in group])
         wanted = counts - 1
         rows = np.concatenate([row * ids.shape[1] + np.arange(count) for row, count in enumerate(wanted)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,10 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer as Definition
 from tokenizers import decoders, models, pre_tokenizers
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from exporter import Kind, Sizes, export, save
 
 from pickaxe.lm import LM
 from pickaxe.models import ModelStore
@@ -201,6 +207,17 @@ def _interleave(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(matrix.shape))
 
 
+def write_export(reference: Reference, folder: Path, kind: Kind | None = None, name: str = "model.onnx") -> Path:
+    """The folder that an exporter would leave for this model."""
+    kind = kind or Kind()
+    checkpoint = write_safetensors(reference, folder.with_name(f"{folder.name}-checkpoint"))
+    sizes = Sizes(HEADS, KV_HEADS, HEAD, CONTEXT, EPS, BASE)
+    save(export(reference.top, reference.layers, sizes, kind), folder / name, external=kind.external)
+    for file in ("config.json", "tokenizer.json"):
+        shutil.copy(checkpoint / file, folder / file)
+    return folder
+
+
 Opener = Callable[..., LM]
 
 
@@ -219,6 +236,20 @@ def open_tiny(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Ope
         folder = tmp_path_factory.mktemp("tiny")
         write = write_gguf if kind == "gguf" else write_safetensors
         path = write(reference, folder / ("model.gguf" if kind == "gguf" else "model"))
+        return LM.open(ModelStore(folder / "models"), runtime, str(path), precision, layers)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def open_export(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Opener:
+    """`open_export(reference, kind, precision)` exports the model to ONNX and opens that."""
+
+    def opened(
+        reference: Reference, kind: Kind | None = None, precision: str = "auto", layers: int | None = None
+    ) -> LM:
+        folder = tmp_path_factory.mktemp("exported")
+        path = write_export(reference, folder / "model", kind)
         return LM.open(ModelStore(folder / "models"), runtime, str(path), precision, layers)
 
     return opened
