@@ -34,7 +34,8 @@ def apply(rule: rules.Rule, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     """(counts, reasons): a reason stands for every item, whether it is dropped or not."""
     if isinstance(rule, (rules.Threshold, rules.Conditions)):
         kept, why = _bounded(rule, pool)
-        return kept, pool.features.get("reason", why) if isinstance(rule, rules.Threshold) else why
+        told = pool.features.get("reason") if isinstance(rule, rules.Threshold) else None
+        return kept, why if told is None else np.where(told == "", why, told)
     counts, reason = _chosen(rule, pool)
     return counts, np.full(len(pool), reason, object)
 

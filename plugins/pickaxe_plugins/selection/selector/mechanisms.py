@@ -130,6 +130,16 @@ def shares(sizes: np.ndarray, total: float, weights: np.ndarray, temperature: fl
     return uses
 
 
+def _whole(uses: np.ndarray, limits: np.ndarray | float) -> np.ndarray:
+    """Whole numbers with the same sum: rounded down, and the largest remainders up where the limits allow it."""
+    whole = np.floor(uses + 1e-9)
+    room = whole + 1 <= limits + 1e-9
+    order = np.argsort(np.where(room, whole - uses, np.inf), kind="stable")[: room.sum()]
+    left = int(np.floor(uses.sum() + 1e-6) - whole.sum())
+    whole[order[:left]] += 1
+    return whole.astype(np.int64)
+
+
 def epochs(
     scores: np.ndarray,
     groups: np.ndarray,
@@ -146,7 +156,7 @@ def epochs(
     names, inverse = np.unique(groups, return_inverse=True)
     sizes = np.bincount(inverse, minlength=len(names)).astype(np.float64)
     wanted = sizes if weights is None else np.array([weights.get(str(name), 0.0) for name in names])
-    uses = np.floor(shares(sizes, total, wanted, temperature, cap) + 1e-9).astype(np.int64)
+    uses = _whole(shares(sizes, total, wanted, temperature, cap), np.inf if cap is None else cap * sizes)
     counts = np.zeros(len(scores), np.int64)
     order = descending(scores)
     for group in range(len(names)):

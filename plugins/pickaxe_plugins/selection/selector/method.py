@@ -181,10 +181,10 @@ class Selector(Method[Params]):
         for step, name in enumerate(wanted):
             yield Progress("statistics", step, len(wanted))
             table, seen = self._statistics(name, known, examples, call)
-            if not seen:
-                raise InvalidItems("examples", "are empty: give the pool, or a sample of it")
             if size not in (-1, seen):
                 raise InvalidItems("examples", "can be read only once, and this pipeline needs them again: give a file")
+            if not seen:
+                raise InvalidItems("examples", "are empty: give the pool, or a sample of it")
             size, known[name] = seen, table
         self._write(out, known, size)
         yield Progress("statistics", len(wanted), len(wanted))

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import pickaxe
 from pickaxe.params import MethodRef
@@ -89,16 +89,17 @@ class Params(pickaxe.Params):
 
     LIMIT: ClassVar[int] = 64
 
-    @model_validator(mode="after")
-    def _names(self) -> Params:
-        counted = Counter(stage.name for stage in self.stages)
+    @field_validator("stages")
+    @classmethod
+    def _distinct(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        if not 0 < len(stages) <= cls.LIMIT:
+            raise ValueError(f"has {len(stages)} stages, wanted 1 to {cls.LIMIT}")
+        counted = Counter(stage.name for stage in stages)
         if twice := [name for name, count in counted.items() if count > 1]:
             raise ValueError(f"two stages are called {twice[0]!r}")
         if taken := RESERVED & set(counted):
             raise ValueError(f"no stage may be called {min(taken)!r}, which is a column of its own")
-        if not 0 < len(self.stages) <= self.LIMIT:
-            raise ValueError(f"has {len(self.stages)} stages, wanted 1 to {self.LIMIT}")
-        return self
+        return stages
 
 
 def reference(utility: Utility) -> MethodRef:

@@ -1,0 +1,370 @@
+"""Pipelines: stages in order, reasons, missing values, edits, streams, fitting, and what is refused."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pickaxe
+from pickaxe import Call, Column, Item, Items, Method, Scores, catalog, hookimpl
+from pickaxe.errors import InvalidItems, InvalidParams, Unmet
+from pickaxe.report import explained
+
+
+class Shout(Method[pickaxe.Params]):
+    """Upper case, how long it was, and a reason where it was too short."""
+
+    scope = "item"
+    columns = (
+        Column("length", "characters", "float64"),
+        Column("text", "louder", "str", direction="none"),
+        Column("reason", "why", "str", direction="none", nullable=True),
+        Column("burden", "less is better", "float64", direction="lower"),
+    )
+
+    @hookimpl
+    def score(self, items: Items, call: Call) -> Scores:
+        texts = items.texts()
+        lengths = np.array([float(len(text)) for text in texts])
+        reasons = ["short" if length < 4 else "" for length in lengths]
+        louder = [text.upper() for text in texts]
+        return Scores({"length": lengths, "text": np.array(louder), "reason": np.array(reasons), "burden": lengths})
+
+
+class Place(Method[pickaxe.Params]):
+    """The share of the pool before each item, so that its pool can be told from its scores."""
+
+    scope = "pool"
+    columns = (Column("place", "share of the pool", "float64"),)
+
+    @hookimpl
+    def score(self, items: Items, call: Call) -> Scores:
+        return Scores({"place": np.arange(len(items)) / max(1, len(items))})
+
+
+@pytest.fixture(autouse=True)
+def _methods() -> Iterator[None]:
+    with catalog.register(Shout, "t-shout", "scorer"), catalog.register(Place, "t-place", "scorer"):
+        yield
+
+
+def stage(name: str, kind: str, utility: Any = None, **given: Any) -> dict[str, Any]:
+    outer = {key: given.pop(key) for key in ("combine", "on_missing", "edit") if key in given}
+    return {"name": name, "utility": utility, "mechanism": {"kind": kind, **given}, **outer}
+
+
+def pool(*qualities: float | None, text: str = "some text") -> list[Item]:
+    return [
+        Item(f"d{row}", f"{text} {row}", {} if quality is None else {"q": quality})
+        for row, quality in enumerate(qualities)
+    ]
+
+
+def run(stages: list[dict[str, Any]], items: list[Item], **given: Any) -> Scores:
+    return pickaxe.scorer("selector", stages=stages, **given).score(items)
+
+
+Q = {"column": "q"}
+
+
+def test_columns_of_a_run() -> None:
+    items = [*pool(0.9, 0.1, 0.5), Item("blank", "  \n"), Item("long", "x" * 50, {"q": 1.0})]
+    stages = [stage("low", "threshold", Q, at_least=0.3), stage("best", "top_k", Q, k=1)]
+    scores = run(stages, items, max_characters=40)
+    assert scores["keep"].tolist() == scores["count"].tolist() == [1, 0, 0, 0, 0]
+    assert scores["dropped_by"].tolist() == [-1, 0, 1, -2, -2]
+    assert scores["reason"].tolist() == ["", "below", "not_in_top_k", "empty", "too_long"]
+    assert scores["priority"].tolist() == [0.9, -np.inf, -np.inf, -np.inf, -np.inf]
+    assert scores["low"][:3].tolist() == [0.9, 0.1, 0.5]
+    assert np.isnan(scores["best"][[1, 3, 4]]).all()
+    answer, figures = explained(scores.summary)
+    assert answer[0] == "1 of 5 items are kept (20%)."
+    assert "before all stages" in answer[1]
+    assert list(figures[0].series[0].x) == [5, 3, 2, 1]
+    assert sum(row["items"] for row in scores.summary["Reasons"]) == 4
+    assert {row["id"] for row in scores.summary["Examples of what was dropped"]} == {"d1", "d2", "blank", "long"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12), st.permutations(range(3)))
+def test_order_of_item_wise_filters_is_free_and_counts_agree(values: list[float | None], order: list[int]) -> None:
+    stages = [
+        stage("a", "threshold", Q, at_most=0.8),
+        stage("b", "any_of", conditions=[{"utility": Q, "at_least": 0.5}, {"utility": "t-shout", "at_least": 12}]),
+        stage("c", "pareto", Q, alpha=2.0, on_missing="keep"),
+    ]
+    items = pool(*values)
+    first, second = run(stages, items), run([stages[row] for row in order], items)
+    assert first["keep"].tolist() == second["keep"].tolist()
+    assert ((first["count"] > 0) == (first["keep"] == 1)).all()
+    dropped = (first["dropped_by"] != -1).sum()
+    assert dropped == sum(row["dropped"] for row in first.summary["Funnel"])
+    assert dropped == (first["reason"] != "").sum()
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ({"kind": "top_k", "k": 2}, [1, 4]),
+        ({"kind": "quantile", "q": 0.5}, [0, 1, 4]),
+        ({"kind": "top_fraction", "fraction": 0.4}, [1, 4]),
+        ({"kind": "top_fraction", "fraction": 0.4, "by": "characters"}, [1, 4]),
+        ({"kind": "top_fraction", "fraction": 0.5, "by": "tokens", "tokens": {"column": "n"}}, [4]),
+        ({"kind": "per_group", "fraction": 0.5, "group": "g"}, [0, 1, 4]),
+        ({"kind": "gumbel_top_k", "k": 2, "tau": 0.0}, [1, 4]),
+        ({"kind": "diverse", "k": 2}, [2, 4]),
+        ({"kind": "diverse", "k": 3, "max_similarity": 0.5}, [2, 4]),
+        ({"kind": "semantic_dedup", "epsilon": 0.01}, [2, 4]),
+        ({"kind": "exact_dedup"}, [0, 1, 2, 3, 4]),
+        ({"kind": "minhash_dedup", "bands": 4, "rows": 1, "verify": 0.9}, [0, 1, 2, 3, 4]),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_every_mechanism_in_a_pipeline(rule: dict[str, Any], kept: list[int]) -> None:
+    items = [
+        Item(f"d{row}", f"text number {row}", {"q": q, "g": g, "n": n, "embedding": np.array(v)})
+        for row, (q, g, n, v) in enumerate(
+            [(0.5, "a", 1, [1.0, 0]), (0.8, "a", 1, [1.0, 0]), (0.2, "a", 1, [0, 1.0]), (0.1, "b", 1, [1.0, 0]),
+             (0.9, "b", 9, [1.0, 0.001])]
+        )
+    ]  # fmt: skip
+    only = {"name": "only", "utility": Q, "mechanism": rule}
+    assert np.flatnonzero(run([only], items)["keep"]).tolist() == kept
+
+
+def test_duplicates_keep_the_best_or_the_first() -> None:
+    items = [Item("a", "One  text", {"q": 1}), Item("b", "one text", {"q": 2}), Item("c", "another", {"q": 0})]
+    assert run([stage("x", "exact_dedup")], items)["keep"].tolist() == [1, 0, 1]
+    scores = run([stage("x", "exact_dedup", Q)], items)
+    assert scores["keep"].tolist() == [0, 1, 1]
+    assert scores["reason"].tolist() == ["duplicate", "", ""]
+    near = [Item("a", "w " * 30 + "end"), Item("b", "w " * 30 + "End"), Item("c", "other words")]
+    assert run([stage("x", "minhash_dedup")], near)["reason"].tolist() == ["", "near_duplicate", ""]
+
+
+def test_counts_multiply_and_are_told() -> None:
+    items = [Item(f"d{row}", "text", {"g": "a", "q": float(row)}) for row in range(4)]
+    stages = [stage("twice", "epochs", group="g", total=8), stage("more", "epochs", Q, group="g", total=6)]
+    scores = run(stages, items)
+    assert scores["count"].tolist() == [2, 2, 4, 4]
+    assert explained(scores.summary)[0][0] == "4 of 4 items are kept (100%), used 12 times in all."
+    drawn = run([stage("r", "resample", Q, n=7)], items)
+    assert drawn["count"].sum() == 7
+    assert (drawn["count"] == run([stage("r", "resample", Q, n=7)], items)["count"]).all()
+    assert drawn.summary["Funnel"][1]["left"] == drawn["keep"].sum()
+
+
+def test_missing_values_go_as_the_stage_says() -> None:
+    items = pool(0.2, None, 0.9)
+    best = stage("best", "top_k", Q, k=1)
+    assert run([best], items)["reason"].tolist() == ["not_in_top_k", "missing", ""]
+    kept = run([{**best, "on_missing": "keep"}], items)
+    assert kept["keep"].tolist() == [0, 1, 1]
+    assert kept["priority"].tolist() == [-np.inf, 0.0, 0.9]
+    with pytest.raises(InvalidItems, match=r"d1.*best"):
+        run([{**best, "on_missing": "fail"}], items)
+    groups = [Item("a", "t", {"q": 1.0, "g": "x"}), Item("b", "t", {"q": 1.0})]
+    assert run([stage("g", "per_group", Q, group="g", fraction=1)], groups)["reason"].tolist() == ["", "missing"]
+    vectors = [Item("a", "t", {"embedding": np.array([np.nan, 1])}), Item("b", "t", {"embedding": np.ones(2)})]
+    assert run([stage("v", "diverse", k=2)], vectors)["reason"].tolist() == ["missing", ""]
+
+
+def test_scorers_give_reasons_texts_and_directions() -> None:
+    items = [Item("a", "abc"), Item("b", "abcdef"), Item("c", "abcdefgh")]
+    stages = [
+        stage("loud", "threshold", "t-shout", at_least=4, edit=True),
+        stage("exact", "exact_dedup", normalise="none"),
+        stage("short", "top_k", {"name": "t-shout", "column": "burden"}, k=1),
+    ]
+    scores = run(stages, items)
+    assert scores["reason"].tolist() == ["short", "", "not_in_top_k"]
+    assert scores["text"].tolist() == ["", "ABCDEF", ""]
+    assert scores["priority"][1] == -6
+    wide = stage("all", "threshold", "t-shout", at_least=7)
+    assert run([wide], items)["reason"].tolist() == ["short", "below", ""]
+    high = stage("long", "top_k", {"name": "t-shout", "column": "burden", "direction": "higher"}, k=1)
+    assert run([high], items)["keep"].tolist() == [0, 0, 1]
+
+
+def test_all_of_names_the_first_condition_that_fails() -> None:
+    rule = [{"utility": Q, "at_least": 0.5}, {"utility": "t-shout", "at_most": 11}]
+    items = [*pool(0.9, 0.1), Item("long", "a much longer text", {"q": 1.0})]
+    assert run([stage("all", "all_of", conditions=rule)], items)["reason"].tolist() == ["", "q", "t-shout"]
+
+
+@pytest.mark.parametrize(("normalise", "best"), [("none", 2), ("z", 0), ("rank", 0)])
+def test_weighted_sums(normalise: str, best: int) -> None:
+    items = [
+        Item("a", "t", {"q": 3.0, "big": 100.0}),
+        Item("b", "t", {"q": 1.0, "big": 100.0}),
+        Item("c", "t", {"q": 1.0, "big": 110.0}),
+        Item("d", "t", {"q": 2.0, "big": 90.0}),
+    ]
+    terms = [{"column": "q", "weight": 2.0}, {"column": "big"}]
+    scores = run([stage("sum", "top_k", combine={"terms": terms, "normalise": normalise}, k=1)], items)
+    assert np.argmax(scores["keep"]) == best
+
+
+def test_a_scorer_of_the_whole_pool_sees_what_is_left() -> None:
+    stages = [stage("low", "threshold", Q, at_least=0.3), stage("place", "threshold", "t-place", at_least=0.5)]
+    scores = run(stages, pool(0.9, 0.1, 0.5, 0.2))
+    assert scores["place"][[0, 2]].tolist() == [0, 0.5]
+    assert scores["keep"].tolist() == [0, 0, 1, 0]
+    with pytest.raises(Unmet, match=r"place.*t-place"):
+        pickaxe.scorer("selector", stages=stages).opened.method.streams()
+
+
+def test_repeated_ids_and_large_budgets_are_told() -> None:
+    scores = run([stage("best", "top_k", Q, k=9)], [*pool(1.0), *pool(2.0)])
+    assert [(flag.index, flag.reason) for flag in scores.flags] == [(1, "repeated-id")]
+    answer, _ = explained(scores.summary)
+    assert "Stage best asks for 9 items, and only 2 reached it." in answer
+    assert "1 items have an id that came before." in answer
+
+
+def test_nothing_at_all() -> None:
+    scores = run([stage("best", "top_k", Q, k=9)], [])
+    assert len(scores) == 0
+    assert explained(scores.summary)[0] == ("There were no items.",)
+    blank = run([stage("x", "minhash_dedup"), stage("best", "quantile", Q, q=0.5)], [Item("a", "")])
+    assert blank["reason"].tolist() == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        ({}, "stages"),
+        ({"stages": []}, "stages"),
+        ({"stages": [stage("a", "top_k", Q)]}, "stages[0].mechanism.k"),
+        ({"stages": [stage("a", "top_k", Q, k=1), stage("b", "top_k", Q, kk=1, k=1)]}, "stages[1].mechanism.kk"),
+        ({"stages": [{**stage("a", "top_k", Q, k=1), "utilty": 1}]}, "stages[0].utilty"),
+        ({"stages": [stage("a", "nonsense", Q)]}, "stages[0].mechanism"),
+        ({"stages": [stage("a", "top_fraction", Q, fraction=1.5)]}, "stages[0].mechanism.fraction"),
+        ({"stages": [stage("a", "top_fraction", Q, fraction=0.5, by="tokens")]}, "stages[0].mechanism"),
+        ({"stages": [stage("a", "top_k", {"colum": "q"}, k=1)]}, "stages[0].utility.colum"),
+        ({"stages": [stage("a", "top_k", k=1)]}, "stages[0]"),
+        ({"stages": [stage("a", "threshold", Q)]}, "stages[0].mechanism"),
+        ({"stages": [stage("a", "all_of", conditions=[{"utility": Q, "least": 1}])]},
+         "stages[0].mechanism.conditions[0].least"),
+        ({"stages": [stage("keep", "top_k", Q, k=1)]}, "stages"),
+        ({"stages": [stage("a", "exact_dedup"), stage("a", "exact_dedup")]}, "stages"),
+    ],
+)  # fmt: skip
+def test_errors_lead_to_the_offending_key(params: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidParams) as raised:
+        pickaxe.scorer("selector", **params)
+    assert path in [each.field for each in raised.value.violations]
+
+
+@pytest.mark.parametrize(
+    ("utility", "told"),
+    [
+        ({"name": "t-shout", "column": "nope"}, r"a.*no column 'nope'.*length"),
+        ({"name": "t-shout", "column": "text"}, r"a.*text"),
+        ({"name": "zip-fitt"}, r"zip-fit"),
+    ],
+)
+def test_scorers_and_columns_are_looked_up_before_any_work(utility: dict[str, Any], told: str) -> None:
+    with pytest.raises(pickaxe.PickaxeError, match=told):
+        run([stage("a", "top_k", utility, k=1)], pool(1.0))
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(InvalidItems, match=r"d0.*q.*str"):
+        run([stage("a", "top_k", Q, k=1)], [Item("d0", "t", {"q": "high"})])
+    with pytest.raises(InvalidItems, match=r"b.*3 numbers.*2"):
+        run([stage("a", "diverse", k=1)], [Item("a", "t", {"embedding": np.ones(2)}),
+                                           Item("b", "t", {"embedding": np.ones(3)})])  # fmt: skip
+
+
+# ---------------------------------------------------------------- streams and fits
+
+LONG = [
+    stage("loud", "threshold", "t-shout", at_least=4, edit=True),
+    stage("low", "pareto", Q, alpha=1.0),
+    stage("exact", "exact_dedup", Q),
+    stage("near", "minhash_dedup"),
+    stage("mid", "top_fraction", Q, fraction=0.8, by="characters"),
+    stage("again", "threshold", Q, at_most=0.95),
+    stage("draw", "gumbel_top_k", Q, k=40, on_missing="keep"),
+    stage("groups", "epochs", Q, group="g", total=50, max_epochs=2),
+]
+
+
+def corpus(n: int) -> list[Item]:
+    rng = np.random.default_rng(4)
+    words = [f"word{row}" for row in range(20)]
+    items = []
+    for row in range(n):
+        text = " ".join(rng.choice(words, rng.integers(0, 4)))
+        fields: Mapping[str, Any] = {"q": float(rng.random()), "g": str(row % 3)} if row % 17 else {"g": "x"}
+        items.append(Item(f"d{row}", text, fields))
+    return items
+
+
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_parts_of_a_stream_give_what_the_whole_gives(size: int) -> None:
+    items, call = corpus(300), Call(seed=3)
+    handle = pickaxe.scorer("selector", stages=LONG, by="g")
+    whole = handle.score(items, seed=3)
+    method = handle.opened.method
+    parts = [(start, method.look(items[start : start + size], call)) for start in range(0, 300, size)]
+    rows = np.concatenate([start + part.rows for start, part in parts])
+    filled = [part.features for _, part in parts if len(part.rows)]
+    features = {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
+    passed = method.settle(features, len(rows), 3)
+    counts = np.zeros(300, np.int64)
+    counts[rows] = passed.counts
+    assert counts.tolist() == whole["count"].tolist()
+    assert counts.sum() > 30
+    assert passed.dropped_by.tolist() == whole["dropped_by"][rows].tolist()
+    kept = [item for item, count in zip(items, counts, strict=True) if count]
+    assert method.edited(kept, call) == [text for text in whole["text"].tolist() if text]
+    told = method.funnel()
+    for _, part in parts:
+        told.merge(type(told).from_json(json.loads(json.dumps(part.funnel.to_json()))))
+    for stage_ in (-2, 0, 1):
+        assert told.dropped(stage_) == (whole["dropped_by"] == stage_).sum()
+    assert {row["group"] for row in whole.summary["Groups"]} == {"0", "1", "2", "x"}
+
+
+def test_a_fit_makes_quantiles_item_wise() -> None:
+    items = pool(*np.linspace(0, 1, 101))
+    stages = [
+        stage("upper", "quantile", Q, q=0.5),
+        stage("sum", "quantile", combine={"terms": [{"column": "q"}], "normalise": "z"}, q=0.5),
+    ]
+    handle = pickaxe.scorer("selector", stages=stages)
+    assert handle.opened.method.runner.leading == 0
+    fitted = handle.fit(items)
+    assert fitted.opened.method.runner.leading == 2
+    assert fitted.score(items)["keep"].sum() == handle.score(items)["keep"].sum() == 26
+    assert fitted.score(items[90:])["keep"].sum() == 11
+    assert handle.score(items[90:])["keep"].sum() == 3
+    assert fitted.artifact is not None
+    assert fitted.artifact.notes["axes"]["upper"]["goal"] == "distribution matching"
+    with pytest.raises(InvalidItems, match="read only once"):
+        handle.fit(iter(items))
+    with pytest.raises(InvalidItems, match="empty"):
+        handle.fit([])
+    with pytest.raises(InvalidParams, match="nothing to fit"):
+        pickaxe.scorer("selector", stages=[stage("best", "top_k", Q, k=1)]).fit(items)
+
+
+def test_fits_of_shards_add_up() -> None:
+    items = pool(*np.random.default_rng(0).random(200))
+    one = pickaxe.scorer("selector", stages=[stage("upper", "quantile", Q, q=0.9)])
+    parts = [one.fit(items[:50]), one.fit(items[50:])]
+    merged = one.merge([part.artifact.path for part in parts if part.artifact])
+    whole = one.fit(items)
+    assert merged.score(items)["keep"].tolist() == whole.score(items)["keep"].tolist()
+    two = pickaxe.scorer("selector", stages=[stage("a", "quantile", Q, q=0.1), stage("b", "quantile", Q, q=0.1)]).fit(
+        items
+    )
+    assert two.artifact is not None
+    with pytest.raises(Unmet, match="one fitted stage"):
+        two.merge([two.artifact.path])
