@@ -6,14 +6,20 @@ never changed: growing one writes another, and the old one serves until the new 
 
 from __future__ import annotations
 
+from pickaxe.index.bm25 import Bm25Index, Bm25Writer
 from pickaxe.index.dense import DenseIndex, VectorWriter
 from pickaxe.index.documents import Documents, DocumentWriter, batched
 from pickaxe.index.identity import check_model, check_params, record_model
+from pickaxe.index.sparse import SparseIndex, SparseQueries
 
 __all__ = [
+    "Bm25Index",
+    "Bm25Writer",
     "DenseIndex",
     "DocumentWriter",
     "Documents",
+    "SparseIndex",
+    "SparseQueries",
     "VectorWriter",
     "batched",
     "check_model",
