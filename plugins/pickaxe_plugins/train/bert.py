@@ -120,8 +120,11 @@ def hidden_states(
     length = ids.shape[1]
     drop = _Dropout(dropout if key is not None else 0.0, key)
     used = jnp.arange(length) < jnp.maximum(lengths, 1)[:, None]
-    types = weights["embeddings.token_type_embeddings.weight"]
-    x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.position_embeddings.weight"][:length]
+    # Frozen weights may be NumPy's, which do not take traced ids.
+    words, places, types = (
+        jnp.asarray(weights[f"embeddings.{kind}_embeddings.weight"]) for kind in ("word", "position", "token_type")
+    )
+    x = words[ids] + places[:length]
     x = x + (types[0] if segments is None else types[segments])
     x = drop(norm(weights, "embeddings.LayerNorm", x, config.eps))
     for index in range(config.layers):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pickaxe_plugins.train import trained
 from pickaxe_plugins.train.settings import Recipe
 from pickaxe_plugins.train.trained import Trained
 
+Result = TypeVar("Result")
 Tree = Any
 """Nested dictionaries, lists and tuples of arrays."""
 Loss = Callable[[Tree, Mapping[str, Any], Any], tuple[Any, Mapping[str, Any]]]
@@ -119,6 +120,18 @@ def go_on(
         return Trained(best.tree, None, int(best.step or 0), begin.position)
     tree, state = jax.tree_util.tree_map(np.asarray, (tree, state))
     return Trained(tree, state, at, begin.position)
+
+
+def finished(run: Generator[Progress, None, Result], report: Callable[[Progress], object] | None = None) -> Result:
+    """What a training returns, once all of it has run; `report` is told of every step."""
+    while True:
+        try:
+            progress = next(run)
+        except StopIteration as end:
+            value: Result = end.value
+            return value
+        if report is not None:
+            report(progress)
 
 
 class Shuffle:

@@ -108,7 +108,7 @@ def read(
         attended = jax.nn.dot_product_attention(q, turned, v, is_causal=True)
         return linear(weights[layer + "o"], attended.reshape(rows, length, -1)), (k, v)
 
-    x = weights["embedding"][ids] + noise
+    x = jnp.asarray(weights["embedding"])[ids] + noise
     seen: list[KeyValue] = []
     for index in range(architecture.layers):
         layer = f"layers.{index}."

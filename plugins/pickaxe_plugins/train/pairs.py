@@ -40,7 +40,7 @@ class Framing:
         return [self.single(ids) for ids in self._tokenizer.encode_batch(texts)]
 
     def pairs(self, first: Sequence[str], second: Sequence[str]) -> list[Encoded]:
-        """Each first with its second text; of a pair that is too long, the longer one loses its end first."""
+        """Each first with its second text."""
         encoded = zip(self._tokenizer.encode_batch(first), self._tokenizer.encode_batch(second), strict=True)
         return [self.pair(a, b) for a, b in encoded]
 
@@ -50,11 +50,14 @@ class Framing:
         return Encoded(framed, np.zeros(len(framed), np.int32))
 
     def pair(self, first: Sequence[int], second: Sequence[int]) -> Encoded:
-        """The frame around two lists of token ids."""
-        most = self._limit - 3
-        half = most // 2
-        kept = min(len(first), max(most - half, most - len(second)))
-        first, second = first[:kept], second[: most - kept]
+        """The frame around two lists of token ids, cut as `pickaxe.cross_encoder` cuts them.
+
+        The second text loses its end; only when the first leaves it no room, the longer of the two does.
+        """
+        room = self._limit - 3
+        if len(first) >= room:
+            first = first[: room - min(len(second), room // 2)]
+        second = second[: room - len(first)]
         ids = np.array([self._first, *first, self._last, *second, self._last], np.int32)
         segments = np.zeros(len(ids), np.int32)
         segments[len(first) + 2 :] = 1

@@ -14,7 +14,7 @@ from pickaxe import ArtifactWriter, Progress
 from pickaxe.artifact import writing
 from pickaxe.errors import ArtifactMismatch, UnknownArtifact
 from pickaxe_plugins.train import optimisers, trained
-from pickaxe_plugins.train.descent import Shuffle, Stopping, descend, go_on
+from pickaxe_plugins.train.descent import Shuffle, Stopping, descend, finished, go_on
 from pickaxe_plugins.train.trained import Trained
 
 DRAW = np.random.default_rng(0)
@@ -124,6 +124,15 @@ def test_the_last_step_keeps_its_optimiser_when_it_is_the_best(tmp_path: Path) -
         _, found = ended(go_on(loss, OPTIMISER, Trained(START), given, 4, out, seed=0, stopping=stopping))
     assert found.step == 4
     assert found.state is not None
+
+
+def test_a_run_can_be_finished_in_one_line(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with written(tmp_path / "a") as out:
+        run = descend(loss, OPTIMISER, START, given, 3, out, seed=0)
+        tree = finished(run, lambda progress: steps.append(progress.step))
+    assert steps == [1, 2, 3]
+    assert tree.keys() == START.keys()
 
 
 class TestStates:
