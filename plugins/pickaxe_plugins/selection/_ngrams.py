@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from pickaxe_plugins.selection._text_units import pieces
+from pickaxe_plugins.selection._text_units import Remembered, pieces, split
 
 EPSILON = 1e-8
 """Added to every probability before its logarithm, as in the authors' code."""
 REMEMBERED = 1 << 18
-"""n-grams whose buckets are remembered, per size of n-gram; the least recently used half is forgotten at a time."""
-
-Gram = str | tuple[str, ...]
+"""n-grams whose buckets are remembered, per size of n-gram."""
 
 
 def bucket(gram: str, buckets: int) -> int:
@@ -23,47 +20,33 @@ def bucket(gram: str, buckets: int) -> int:
     return int.from_bytes(hashlib.sha256(gram.encode("utf-8", "surrogatepass")).digest(), "big") % buckets
 
 
-class _Remembered(dict[Gram, int]):
-    """n-gram → bucket.  Two generations: when the young one is full it becomes the old one, which is forgotten."""
-
-    def __init__(self, buckets: int, limit: int) -> None:
-        self._buckets, self._limit = buckets, max(1, limit // 2)
-        self._old: dict[Gram, int] = {}
-
-    def __missing__(self, gram: Gram) -> int:
-        if len(self) >= self._limit:
-            self._old = dict(self)
-            self.clear()
-        found = self._old.get(gram)
-        if found is None:
-            found = bucket(gram if isinstance(gram, str) else " ".join(gram), self._buckets)
-        self[gram] = found
-        return found
-
-
 class Hasher:
     """The buckets of a text's n-grams for n = 1 … `ngrams`; keeps those of frequent n-grams.  Not for two threads."""
 
     def __init__(self, pattern: str, ngrams: int, buckets: int, remembered: int = REMEMBERED) -> None:
         self._pattern, self._ngrams, self._buckets = pattern, ngrams, buckets
-        self._find = re.compile(pattern).findall
-        self._known = [_Remembered(buckets, remembered) for _ in range(ngrams)]
+        self._words: Remembered[str, int] = Remembered(lambda word: bucket(word, buckets), remembered)
+        self._grams: list[Remembered[tuple[str, ...], int]] = [
+            Remembered(lambda gram: bucket(" ".join(gram), buckets), remembered) for _ in range(ngrams - 1)
+        ]
 
     def parts(self, text: str) -> Iterator[tuple[int, np.ndarray]]:
         """(words, buckets of the n-grams) of consecutive parts: a huge text needs no more memory than a long one."""
         before: list[str] = []
         for piece in pieces(text, self._pattern):
-            words = self._find(piece.lower())
+            words = split(piece.lower(), self._pattern)
             joined, carried = before + words, len(before)
-            yield len(words), np.concatenate([self._grams(joined, n, carried) for n in range(1, self._ngrams + 1)])
+            found = [np.fromiter(map(self._words.__getitem__, words), np.int64, len(words))]
+            found += [self._of_size(n, joined, carried) for n in range(2, self._ngrams + 1)]
+            yield len(words), np.concatenate(found)
             before = joined[len(joined) - self._ngrams + 1 :] if self._ngrams > 1 else []
 
-    def _grams(self, words: Sequence[str], n: int, carried: int) -> np.ndarray:
+    def _of_size(self, n: int, words: Sequence[str], carried: int) -> np.ndarray:
         """Buckets of the n-grams that end behind the first `carried` words."""
         start = max(0, carried - n + 1)
         number = max(0, len(words) - n + 1 - start)
-        grams = words[start:] if n == 1 else zip(*(words[start + at :] for at in range(n)), strict=False)
-        return np.fromiter(map(self._known[n - 1].__getitem__, grams), np.int64, number)
+        grams = zip(*(words[start + at :] for at in range(n)), strict=False)
+        return np.fromiter(map(self._grams[n - 2].__getitem__, grams), np.int64, number)
 
     def count(self, text: str, into: np.ndarray) -> int:
         """Add the text's n-grams to the counts per bucket; the number of its words."""

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from pickaxe_plugins.selection._text_units import Words
 
-_BASE = 0x9E3779B97F4A7C15
-"""Base of the rolling hash; odd, so that it has an inverse modulo 2^64."""
-_TABLE = 1 << 12
-
-
-def _powers(base: int, count: int) -> np.ndarray:
-    table = np.full(count, base, np.uint64)
-    table[:1] = 1
-    return np.multiply.accumulate(table)
-
-
-_UP, _DOWN = (_powers(base, _TABLE) for base in (_BASE, pow(_BASE, -1, 1 << 64)))
-
-
-def _up_down(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the base and of its inverse, the first `count` of each."""
-    if count <= _TABLE:
-        return _UP[:count], _DOWN[:count]
-    return _powers(_BASE, count), _powers(pow(_BASE, -1, 1 << 64), count)
+_WINDOW = 8
+"""Bytes at the start and at the end of an n-gram that are compared first."""
+_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
 
 
 def gram_keys(words: Words, most: int) -> Iterator[np.ndarray]:
@@ -46,12 +30,14 @@ def gram_keys(words: Words, most: int) -> Iterator[np.ndarray]:
 def top_gram(keys: np.ndarray) -> tuple[int, int]:
     """Where the most frequent key is first, and how often it is there; of equals the one seen first."""
     ordered = np.sort(keys)
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    runs = np.diff(starts, prepend=0, append=len(keys))
-    most = int(runs.max())
-    if most == 1:
+    last = np.flatnonzero(ordered[1:] != ordered[:-1])
+    if len(last) == len(keys) - 1:
         return 0, 1
-    likely = ordered[np.append(0, starts)[runs == most]]
+    bounds = np.empty(len(last) + 2, np.int64)
+    bounds[0], bounds[1:-1], bounds[-1] = -1, last, len(keys) - 1
+    runs = bounds[1:] - bounds[:-1]
+    most = int(runs.max())
+    likely = ordered[bounds[1:][runs == most]]
     near = likely[np.minimum(np.searchsorted(likely, keys), len(likely) - 1)]
     return int((near == keys).argmax()), most
 
@@ -73,62 +59,80 @@ def top_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, int]:
 def repeated_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, int]:
     """Characters of n-grams, joined without blanks, that repeat an earlier one, for each n of `sizes`.
 
-    The scan goes on behind a repeated n-gram and one word further after any other.  A rolling hash of the
-    characters finds the sizes of which two n-grams may be equal; only those are scanned.
+    The scan goes on behind a repeated n-gram and one word further after any other.  Only n-grams that may have an
+    equal are looked at: those that share their first 8 bytes, their last 8 and their length with another, and
+    those shorter than that.
     """
     found = dict.fromkeys(sizes, 0)
     fitting = [n for n in sizes if n < len(words)]
     if not fitting:
         return found
+    joined = "".join(map(words.vocabulary.__getitem__, words.ids.tolist()))
     ends = _ends(words)
-    keys = _joined_keys(words, ends)
+    likely = _Likely(joined, ends if joined.isascii() else _ends(words, _byte_lengths(words)), min(fitting))
     for n in fitting:
-        ordered = np.sort(keys(n))
-        if (ordered[1:] == ordered[:-1]).any():
-            found[n] = _scan(words, ends, n)
+        rows = likely(n)
+        if len(rows):
+            found[n] = _scan(joined, zip(rows.tolist(), ends[rows].tolist(), ends[rows + n].tolist(), strict=True), n)
     return found
 
 
-def _ends(words: Words) -> np.ndarray:
+def _ends(words: Words, lengths: np.ndarray | None = None) -> np.ndarray:
     """Where each word begins when all are joined without blanks, and the end of the last."""
     ends = np.zeros(len(words) + 1, np.int64)
-    np.cumsum(words.lengths[words.ids], out=ends[1:])
+    np.cumsum((words.lengths if lengths is None else lengths)[words.ids], out=ends[1:])
     return ends
 
 
-class _joined_keys:
-    """Called with n: the hash of each n-gram's characters, equal wherever the characters are."""
+def _byte_lengths(words: Words) -> np.ndarray:
+    return np.array([len(word.encode("utf-8", "surrogatepass")) for word in words.vocabulary], np.int64)
 
-    def __init__(self, words: Words, ends: np.ndarray) -> None:
-        lengths = words.lengths
-        up, down = _up_down(max(int(lengths.sum()), int(lengths.max())) + 1)
-        letters = np.frombuffer("".join(words.vocabulary).encode("utf-32-le", "surrogatepass"), np.uint32)
-        sums = np.zeros(len(letters) + 1, np.uint64)
-        np.cumsum((letters + np.uint64(1)) * up[: len(letters)], out=sums[1:])
-        after = np.cumsum(lengths)
-        hashes = (sums[after] - sums[after - lengths]) * down[after - lengths]
-        self._inverse = np.ones(len(words) + 1, np.uint64)
-        np.multiply.accumulate(down[lengths][words.ids], out=self._inverse[1:])
-        offset = np.ones(len(words) + 1, np.uint64)
-        np.multiply.accumulate(up[lengths][words.ids], out=offset[1:])
-        self._sums = np.zeros(len(words) + 1, np.uint64)
-        np.cumsum(hashes[words.ids] * offset[:-1], out=self._sums[1:])
+
+class _Likely:
+    """Called with n, at least `least`: first words of the n-grams that may have an equal, ascending."""
+
+    def __init__(self, joined: str, ends: np.ndarray, least: int) -> None:
+        data = joined.encode("utf-8", "surrogatepass") + bytes(_WINDOW)
+        self._ends = ends
+        self._windows = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # the 8 bytes from each byte on
+        starts = ends[:-1]
+        self._heads = self._windows[starts]
+        likely = _occurs_twice(self._heads)
+        short = len(ends) - least
+        likely[:short] |= ends[least:] - starts[:short] < _WINDOW
+        self._rows = np.flatnonzero(likely)
 
     def __call__(self, n: int) -> np.ndarray:
-        return (self._sums[n:] - self._sums[:-n]) * self._inverse[:-n]
+        rows = self._rows[: np.searchsorted(self._rows, len(self._ends) - n)]
+        ends = self._ends[rows + n]
+        lengths = ends - self._ends[rows]
+        tails = self._windows[np.maximum(ends - _WINDOW, 0)]
+        keys = self._heads[rows] + tails * _ODD[0] + lengths.astype(np.uint64) * _ODD[1]
+        return rows[_occurs_twice(keys) | (lengths < _WINDOW)]
 
 
-def _scan(words: Words, ends: np.ndarray, n: int) -> int:
-    joined = "".join(map(words.vocabulary.__getitem__, words.ids.tolist()))
-    bounds = ends.tolist()
+def _occurs_twice(keys: np.ndarray) -> np.ndarray:
+    """Which of the keys occur more than once."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    same = np.zeros(len(keys) + 1, bool)
+    np.equal(ordered[1:], ordered[:-1], out=same[1:-1])
+    found = np.empty(len(keys), bool)
+    found[order] = same[1:] | same[:-1]
+    return found
+
+
+def _scan(joined: str, grams: Iterable[tuple[int, int, int]], n: int) -> int:
+    """Characters of repeated n-grams among these (first word, start, end), the only ones that may repeat."""
     seen: set[str] = set()
-    characters = at = 0
-    while at + n < len(bounds):
-        gram = joined[bounds[at] : bounds[at + n]]
+    characters = free = 0
+    for at, start, end in grams:
+        if at < free:
+            continue
+        gram = joined[start:end]
         if gram in seen:
-            characters += len(gram)
-            at += n
+            characters += end - start
+            free = at + n
         else:
             seen.add(gram)
-            at += 1
     return characters

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
-from typing import Annotated
+from itertools import chain, count
+from typing import Annotated, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator
@@ -35,6 +35,57 @@ def _pattern(value: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Remembered(dict[K, V]):
+    """What `make` gave for the keys that were looked up last, at most `limit` of them.
+
+    Two generations: when the young one is full it becomes the old one and the old one is forgotten, so that keys in
+    use stay, and a look-up that succeeds costs no more than a dictionary's.
+    """
+
+    def __init__(self, make: Callable[[K], V], limit: int) -> None:
+        super().__init__()
+        self._make, self._half = make, max(1, limit // 2)
+        self._old: dict[K, V] = {}
+
+    def __missing__(self, key: K) -> V:
+        if len(self) >= self._half:
+            self._old = dict(self)
+            self.clear()
+        found = self._old.get(key)
+        if found is None:
+            found = self._make(key)
+        self[key] = found
+        return found
+
+
+_CHUNKS = 1 << 17
+_LONG_CHUNK = 64
+
+
+def split(text: str, pattern: str = WORD) -> list[str]:
+    """All words of the text in order.
+
+    No word of `WORD` holds a blank: what stands between blanks is cut by itself, and most of it was met before.
+    """
+    if pattern != WORD:
+        return re.findall(pattern, text)
+    return list(chain.from_iterable(map(_chunks.__getitem__, text.split())))
+
+
+class _Chunks(Remembered[str, list[str]]):
+    """What stands between two blanks → its words; long ones are not kept."""
+
+    def __missing__(self, chunk: str) -> list[str]:
+        return super().__missing__(chunk) if len(chunk) <= _LONG_CHUNK else _words_of(chunk)
+
+
+_words_of = re.compile(WORD).findall
+_chunks = _Chunks(_words_of, _CHUNKS)
 
 
 @dataclass(frozen=True)
@@ -82,11 +133,10 @@ def cut(text: str, pattern: str = WORD) -> Words:
 
 
 def _cut(text: str, pattern: str) -> Words:
-    find = re.compile(pattern).findall
     ids: dict[str, int] = {}
     parts = []
     for piece in pieces(text, pattern):
-        found = find(piece)
+        found = split(piece, pattern)
         ids.update(zip([word for word in dict.fromkeys(found) if word not in ids], count(len(ids))))
         parts.append(np.fromiter(map(ids.__getitem__, found), np.int32, len(found)))
     return Words(tuple(ids), parts[0] if len(parts) == 1 else np.concatenate(parts))

@@ -28,7 +28,6 @@ Share = Annotated[float, Field(ge=0)]
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 PARAGRAPHS = re.compile(r"\n{2,}")
-LINES = re.compile(r"\n+")
 
 
 class Params(WordParams):
@@ -92,8 +91,8 @@ class RulesGopherRepetition(Rules[Params]):
         top, repeated = limits.top_grams, limits.dup_grams
         if not text:
             return Verdict("empty", (math.nan,) * (4 + len(top) + len(repeated)))
-        paragraphs, again, again_chars = duplicates(self._counted(PARAGRAPHS.split(text.strip())))
-        lines, twice, twice_chars = duplicates(self._counted(LINES.split(text)))
+        paragraphs, again, again_chars = duplicates(self._counted(_paragraphs(text.strip())))
+        lines, twice, twice_chars = duplicates(self._counted(_lines(text)))
         values = [
             _of(again, paragraphs), _of(again_chars, size), _of(twice, lines), _of(twice_chars, size)
         ]  # fmt: skip
@@ -112,6 +111,16 @@ class RulesGopherRepetition(Rules[Params]):
 
     def _counted(self, parts: Iterable[str]) -> Iterable[str]:
         return (part for part in parts if part.strip()) if self.params.ignore_blank_lines else parts
+
+
+def _paragraphs(text: str) -> list[str]:
+    return PARAGRAPHS.split(text) if "\n\n" in text else [text]
+
+
+def _lines(text: str) -> list[str]:
+    """The text split at runs of line breaks: empty lines are left only before the first run and behind the last."""
+    first, *rest = text.split("\n")
+    return [first, *filter(None, rest[:-1]), rest[-1]] if rest else [first]
 
 
 def _of(part: int, whole: int) -> float:
