@@ -11,9 +11,9 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from pickaxe.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from pickaxe.call import Call
     from pickaxe.lm.attention import Contexts
+    from pickaxe.lm.engine import EngineSettings
     from pickaxe.lm.graph import Precision
     from pickaxe.models import ModelStore
     from pickaxe.session import Runtime
@@ -184,6 +185,12 @@ class ExportedNetwork:
             )
         return (np.asarray(found[-1][:, -keep:], np.float32) if keep else None), present
 
+    def bounds(self, settings: EngineSettings) -> EngineSettings:
+        """Where one scale rounds all that a run reads, prompts are read in the same pieces whoever else is there."""
+        if self.habits.rows == "alone":
+            return replace(settings, chunk_beside=settings.chunk, prefix_bytes=0)
+        return settings
+
     def batch(self, rows: int, capacity: int) -> Batch:
         """An empty batch."""
         return Batch(self, rows, capacity)
@@ -283,9 +290,8 @@ def open_exported(
 
     key = f"exported-{FORMAT}-{_mark(graph)}-{'gpu' if runtime.is_cuda else 'cpu'}"
     record = json.loads((store.converted(name, key, describe) / "exported.json").read_text())
-    layout = Layout(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in record["layout"].items()}
-    )
+    described: dict[str, Any] = record["layout"]
+    layout = Layout(**described | {side: tuple(described[side]) for side in ("past", "present")})
     check_precision(graph, layout.precision, precision)
     architecture = ExportedArchitecture(**record["architecture"] | {"rope_factors": ()})
     tokenizer = Tokenizer.open(model_folder(graph))

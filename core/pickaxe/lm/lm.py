@@ -40,7 +40,7 @@ class LM:
         self.name = name
         self.network = network
         self.tokenizer = tokenizer
-        self.engine = Engine(name, network, tokenizer, settings or EngineSettings())
+        self.engine = Engine(name, network, tokenizer, network.bounds(settings or EngineSettings()))
 
     @classmethod
     def open(

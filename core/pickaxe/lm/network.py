@@ -23,6 +23,7 @@ from pickaxe.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
+    from pickaxe.lm.engine import EngineSettings
     from pickaxe.models import ModelStore
     from pickaxe.session import Binding, Runtime, Session
 
@@ -59,6 +60,10 @@ class Network(Protocol):
     @property
     def most_states(self) -> int:
         """More states than this should not be asked for at a time: they are large."""
+        ...
+
+    def bounds(self, settings: EngineSettings) -> EngineSettings:
+        """The engine's settings, narrowed to what keeps its promises with this network."""
         ...
 
     def empty_states(self, count: int) -> np.ndarray: ...
@@ -119,6 +124,10 @@ class OwnNetwork:
     def most_states(self) -> int:
         """None that matters: a hidden state is small."""
         return 2**31
+
+    def bounds(self, settings: EngineSettings) -> EngineSettings:
+        """As they are."""
+        return settings
 
     def empty_states(self, count: int) -> np.ndarray:
         """Memory for that many hidden states."""
