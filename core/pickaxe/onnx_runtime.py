@@ -25,6 +25,7 @@ def import_onnxruntime() -> ModuleType:
             RuntimeWarning,
             stacklevel=3,
         )
+    module.set_default_logger_severity(3)  # else a graph on a GPU warns of each of its nodes that writes in place
     return module
 
 

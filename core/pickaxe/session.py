@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,6 +164,8 @@ class Session:
         self.last_used = 0.0
         self.inputs: tuple[str, ...] = ()
         self.outputs: tuple[str, ...] = ()
+        self.graph_numbers = count()
+        """Numbers for captured graphs, each used once: what was captured is not forgotten."""
         self._inner: Any = None
         self._running = 0
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
@@ -243,9 +246,11 @@ class Session:
                 self._running -= 1
 
     @contextmanager
-    def _running_for(self, call: Call | None) -> Iterator[Any]:
+    def _running_for(self, call: Call | None, captured: int = -1) -> Iterator[Any]:
         """Run options that stop the run when the call is over; its failure becomes the call's error."""
         options = self.runtime._onnxruntime.RunOptions()
+        if ("enable_cuda_graph", "1") in self.options.provider_options:
+            options.add_run_config_entry("gpu_graph_id", str(captured))
 
         def stop() -> None:
             options.terminate = True
@@ -317,8 +322,26 @@ class Binding:
         self._kept[name] = value
         self._io.bind_ortvalue_output(name, value)
 
-    def run(self, call: Call | None = None) -> None:
-        with self.session._loaded(), self.session._running_for(call) as options:
+    def feed_part(self, name: str, value: OrtValue, shape: Sequence[int]) -> None:
+        """Tie the beginning of a tensor's memory to an input, as a tensor of this shape."""
+        self._kept[name] = value
+        self._io.bind_input(*self._part(name, value, shape))
+
+    def target_part(self, name: str, value: OrtValue, shape: Sequence[int]) -> None:
+        """Tie the beginning of a tensor's memory to an output, as a tensor of this shape."""
+        self._kept[f"{name} written"] = value
+        self._io.bind_output(*self._part(name, value, shape))
+
+    def _part(self, name: str, value: OrtValue, shape: Sequence[int]) -> tuple[Any, ...]:
+        place, index = value.device_name().lower(), self.session.runtime._gpu or 0
+        return name, place, index, value.element_type(), list(shape), value.data_ptr()
+
+    def run(self, call: Call | None = None, captured: int = -1) -> None:
+        """Run; on a GPU, in a session opened with `enable_cuda_graph`, as the captured graph of this number.
+
+        It is captured at its first run, by the thread that runs it.  -1 captures nothing.
+        """
+        with self.session._loaded(), self.session._running_for(call, captured) as options:
             self._inner.run_with_iobinding(self._io, options)
 
     def outputs(self) -> list[OrtValue]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pickaxe.lm.cache import KV
+from pickaxe.lm.outcome import Outcome
 
 if TYPE_CHECKING:
     from pickaxe.lm.network import Network
@@ -57,17 +58,14 @@ class Batch:
         self._cache = self._view(lengths[:last])
         return last
 
-    def step(self, tokens: Sequence[int], going: Sequence[bool] | None = None) -> np.ndarray:
-        """Append one token to every active row, or only to those `going` on.
-
-        float32 logits (active or going, vocab) of what may follow.
-        """
+    def step(self, tokens: Sequence[int], going: Sequence[bool] | None = None) -> Outcome:
+        """Append one token to every active row, or only to those `going` on; what may follow those that moved."""
         count = self.active
         moving = np.ones(count, np.int64) if going is None else np.asarray(going, np.int64)
         self._reserve(self._cache.width + 1)
         ids = np.asarray(tokens, dtype=np.int64)[:, None]
         hidden, self._cache = self._network.read(ids, moving, self._cache, np.flatnonzero(moving))
-        return self._network.logits(hidden)
+        return Outcome.of(self._network.logits(hidden))
 
     def _fetched(self) -> list[np.ndarray]:
         """The memory with all that the active rows wrote."""

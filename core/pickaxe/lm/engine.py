@@ -20,13 +20,15 @@ from pickaxe.lm.cache import KV
 from pickaxe.lm.generate import Generation, Row, Ticket, check
 from pickaxe.lm.network import CHUNK, Network
 from pickaxe.lm.prefix import PrefixCache
-from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.outcome import Outcome
+from pickaxe.lm.sampling import Draw
 from pickaxe.lm.scoring import pad
 from pickaxe.lm.turns import POLL, Turns
 
 if TYPE_CHECKING:
     from pickaxe.call import Call
     from pickaxe.lm.batch import Batch
+    from pickaxe.lm.device_batch import DeviceBatch
     from pickaxe.lm.transcript import Step
     from pickaxe.tokenizers import Tokenizer
 
@@ -75,7 +77,7 @@ class Engine:
         self._reading: deque[Ticket] = deque()
         self._ready: deque[Ticket] = deque()
         self._rows: list[Row] = []
-        self._batch: Batch | None = None
+        self._batch: Batch | DeviceBatch | None = None
         self._decoded_last = False
         self._oldest_next = False
 
@@ -274,17 +276,17 @@ class Engine:
 
     def _finish_reading(self, ticket: Ticket, hidden: np.ndarray) -> None:
         assert ticket.read is not None
-        ticket.follows(self._network.logits(hidden)[0])
+        ticket.first = Outcome.of(self._network.logits(hidden))
         if ticket.request.past is None:
             self.prefixes.remember(np.asarray(ticket.request.prompt_ids, dtype=np.int64), ticket.read)
         self._ready.append(ticket)
 
     def _decode(self, going: Sequence[bool]) -> None:
         assert self._batch is not None
-        logits = self._batch.step([row.transcript.generated[-1] for row in self._rows], going)
+        outcome = self._batch.step([row.transcript.generated[-1] for row in self._rows], going)
         moving = [row for row, goes in zip(self._rows, going, strict=True) if goes]
-        for row, scores, total in zip(moving, logits, logsumexp(logits), strict=True):
-            row.advance(scores, total)
+        for place, row in enumerate(moving):
+            row.advance(outcome, place)
         for place in reversed(range(len(self._rows))):
             if self._rows[place].over:
                 self._remove(place)
@@ -318,7 +320,7 @@ class Engine:
         assert ticket.first is not None
         assert ticket.read is not None
         row = ticket.begin()
-        row.advance(ticket.first, ticket.first_total)
+        row.advance(ticket.first, 0)
         if row.over:
             ticket.finished = ticket.exhausted and not ticket.rows
             return False

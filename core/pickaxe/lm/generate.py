@@ -13,7 +13,8 @@ from pickaxe.data import Sampling
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
 from pickaxe.lm.processors import LogitsProcessor, TokenTrie
-from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.outcome import Outcome
+from pickaxe.lm.sampling import Draw
 from pickaxe.lm.transcript import Step, Transcript
 from pickaxe.randomness import generator
 
@@ -62,11 +63,8 @@ class Ticket:
         """Tokens of the prompt that are still to be read."""
         self.read: KV | None = request.past
         """Keys and values of what was read of the prompt; None too when no sample is left that begins with it."""
-        self.first: np.ndarray | None = None
-        """float32 (vocab,): logits after the prompt."""
-        self.first_total = np.float64(0)
-        if request.first is not None:
-            self.follows(request.first)
+        self.first: Outcome | None = None if request.first is None else Outcome.of(request.first[None])
+        """What may follow the prompt, once it was read."""
         self.rows = 0
         """Samples that are being decoded."""
         self.begun = 0
@@ -74,10 +72,6 @@ class Ticket:
         self.limit = limit
         self._tokenizer = tokenizer
         self._seed = call.seed if request.sampling.seed is None else request.sampling.seed
-
-    def follows(self, logits: np.ndarray) -> None:
-        """The prompt is read; these are the logits after it."""
-        self.first, self.first_total = logits, logsumexp(logits[None])[0]
 
     @property
     def length(self) -> int:
@@ -114,12 +108,19 @@ class Row:
     transcript: Transcript
     random: np.random.Generator
 
-    def advance(self, logits: np.ndarray, total: np.floating) -> None:
-        """Draw the next token; an error (a processor's, say) ends this request and no other."""
+    def advance(self, outcome: Outcome, place: int) -> None:
+        """Draw the next token, from this place of what a step says; an error (a processor's, say) ends this request
+        and no other."""
         try:
-            self.ticket.unread.append(self.transcript.draw(logits, total, self.ticket.draw, self.random))
+            self.ticket.unread.append(self._drawn(outcome, place))
         except Exception as error:  # noqa: BLE001 - whoever waits for the token raises it
             self.ticket.error = error
+
+    def _drawn(self, outcome: Outcome, place: int) -> Step:
+        total = outcome.total[place]
+        if self.ticket.draw.temperature == 0 and self.transcript.free:
+            return self.transcript.take(int(outcome.best[place]), float(outcome.peak[place] - total))
+        return self.transcript.draw(outcome.logits[place], total, self.ticket.draw, self.random)
 
     @property
     def over(self) -> bool:

@@ -18,12 +18,13 @@ import numpy as np
 
 from pickaxe.errors import Unmet
 from pickaxe.lm.attention import AttentionWriter, Kind
+from pickaxe.lm.device_graph import write_join
 from pickaxe.lm.nbits import BLOCK, block_sums, quantise4, quantise8
 from pickaxe.lm.weights import Architecture, TensorSource
 from pickaxe.lm.writer import MICROSOFT, GraphWriter, WeightFile
 
 Precision = Literal["int4", "int8", "fp32", "fp16"]
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the graphs change: caches of converted models are keyed by it."""
 
 
@@ -35,11 +36,12 @@ def build(
     *,
     ragged: bool = True,
 ) -> None:
-    """Write `body.onnx`, `biased.onnx`, `contexts.onnx`, `logits.onnx`, `score.onnx`, `moments.onnx`, `weights.data`.
+    """Write `body`, `biased`, `contexts`, `logits`, `score`, `moments`, `step` and `join`, all `.onnx`, `weights.data`.
 
     `body` attends causally; `biased` also adds `attention_bias`; `contexts` attends over parallel contexts.  With
     `ragged`, rows of a batch may each bring another number of tokens on top of a cache (needs an ONNX Runtime
-    whose attention takes `query_seqlens`); over contexts they always may.
+    whose attention takes `query_seqlens`); over contexts they always may.  `step` and `join` are for batches that
+    live in the memory of a device.
     """
     sizes = (architecture.width, architecture.mlp, architecture.heads * architecture.head_size)
     if precision in ("int4", "int8") and any(size % BLOCK for size in sizes):
@@ -59,6 +61,12 @@ def build(
             decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision)
             decoder.head(head)
             decoder.writer.save(folder / f"{head}.onnx")
+        decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, "causal", ragged, each_row=True)
+        decoder.step()
+        decoder.writer.save(folder / "step.onnx")
+        writer = GraphWriter(shared)
+        write_join(writer, architecture, decoder.dtype)
+        writer.save(folder / "join.onnx")
 
 
 @dataclass
@@ -71,6 +79,8 @@ class _Decoder:
     precision: Precision
     attention: Kind = "causal"
     ragged: bool = True
+    each_row: bool = False
+    """One token per row, and the states of all rows, instead of those at positions that are asked for."""
     _summed: set[str] = field(default_factory=set)
 
     @property
@@ -86,24 +96,44 @@ class _Decoder:
         writer, arch = self.writer, self.architecture
         writer.input("input_ids", np.int64, ["batch", "time"])
         writer.input("position_ids", np.int64, ["batch", "time"])
-        writer.input("rows", np.int64, ["rows"])
+        if not self.each_row:
+            writer.input("rows", np.int64, ["rows"])
         self._attention.inputs()
         self._rotary_tables()
         residual, branch = self._embed(), ""
         for layer in range(arch.layers):
             residual, branch = self._layer(layer, residual, branch)
         _, normed = self._norm("norm", residual, branch, self._tensor("norm"))
+        if self.each_row:
+            writer.node("Reshape", [normed, self._flat(arch.width)], "hidden")
+            return
         writer.node("Identity", [normed], "hidden")
         writer.output("hidden", self.dtype, ["rows", arch.width])
+
+    def step(self) -> None:
+        """ids (B, 1) -> `logits` (B, vocab), and per row the `best` id, its logit `peak` and the log-sum-exp `total`."""
+        self.body()
+        logits = self._logits()
+        writer = self.writer
+        # ReduceMax and ReduceLogSumExp would take milliseconds here on a GPU, these microseconds.
+        writer.node("ArgMax", [logits], "best", axis=1, keepdims=0)
+        column = writer.node("Unsqueeze", ["best", writer.constant("last", np.array([1], np.int64))], "column")
+        every = writer.node("LogSoftmax", [logits], "every", axis=-1)
+        for tensor, name in ((logits, "peak"), (every, "logprob")):
+            chosen = writer.node("GatherElements", [tensor, column], f"{name}_column", axis=1)
+            writer.node("Squeeze", [chosen, "last"], name)
+        writer.node("Sub", ["peak", "logprob"], "total")
+        writer.output("logits", np.float32, ["batch", self.architecture.vocab])
+        writer.output("best", np.int64, ["batch"])
+        writer.output("peak", np.float32, ["batch"])
+        writer.output("total", np.float32, ["batch"])
 
     def head(self, kind: str) -> None:
         """hidden (R, width) -> float32 `logits` (R, vocab); or `logprobs` (R,) of `targets` (R,); or those
         with the `mean` and `deviation` (R,) of the log-probability under the model's own distribution."""
         writer = self.writer
         writer.input("hidden", self.dtype, ["rows", self.architecture.width])
-        logits = self._linear("output", "hidden", "logits" if self.precision != "fp16" else "logits_half")
-        if self.precision == "fp16":
-            logits = writer.node("Cast", [logits], "logits", to=1)
+        logits = self._logits()
         if kind == "logits":
             writer.output("logits", np.float32, ["rows", self.architecture.vocab])
             return
@@ -116,6 +146,15 @@ class _Decoder:
         writer.output("logprobs", np.float32, ["rows"])
         if kind == "moments":
             self._moments(every, last)
+
+    def _logits(self) -> str:
+        """`hidden` to float32 `logits`."""
+        if self.precision != "fp16":
+            return self._linear("output", "hidden", "logits")
+        return self.writer.node("Cast", [self._linear("output", "hidden", "logits_half")], "logits", to=1)
+
+    def _flat(self, width: int) -> str:
+        return self.writer.constant(f"flat.{width}", np.array([-1, width], np.int64))
 
     def _moments(self, every: str, last: str) -> None:
         writer = self.writer
@@ -168,17 +207,12 @@ class _Decoder:
             f"{prefix}attention_norm", residual, branch, self._tensor(f"{prefix}attention_norm")
         )
         attended = self._attention.attend(prefix, layer, self._query_key_value(prefix, normed))
-        if layer == self.architecture.layers - 1:  # nobody reads further positions
-            shape = writer.constant("flat", np.array([-1, self.architecture.width], np.int64))
-            flat = writer.constant(
-                "flat_heads", np.array([-1, self.architecture.heads * self.architecture.head_size], np.int64)
-            )
-            residual = writer.node(
-                "Gather", [writer.node("Reshape", [residual, shape], "residual_flat"), "rows"], "residual_rows"
-            )
-            attended = writer.node(
-                "Gather", [writer.node("Reshape", [attended, flat], "attended_flat"), "rows"], "attended_rows"
-            )
+        if layer == self.architecture.layers - 1 and not self.each_row:  # nobody reads further positions
+            heads = self.architecture.heads * self.architecture.head_size
+            flat = writer.node("Reshape", [residual, self._flat(self.architecture.width)], "residual_flat")
+            residual = writer.node("Gather", [flat, "rows"], "residual_rows")
+            flat = writer.node("Reshape", [attended, self._flat(heads)], "attended_flat")
+            attended = writer.node("Gather", [flat, "rows"], "attended_rows")
         projected = self._linear(f"{prefix}o", attended, f"{prefix}o_out")
         residual, normed = self._norm(f"{prefix}mlp_norm", residual, projected, self._tensor(f"{prefix}mlp_norm"))
         return residual, self._mlp(prefix, normed)

@@ -6,7 +6,7 @@ import functools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pickaxe.errors import InvalidParams
 from pickaxe.lm.attention import Contexts
 from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
+from pickaxe.lm.device_batch import DeviceBatch
 from pickaxe.lm.exported import find_export, open_exported
 from pickaxe.lm.graph import FORMAT, Precision, build
 from pickaxe.lm.pace import Graph
@@ -79,7 +80,7 @@ class Network(Protocol):
         contexts: Contexts | None = None,
         call: Call | None = None,
     ) -> tuple[np.ndarray, KV]: ...
-    def batch(self, rows: int, capacity: int) -> Batch: ...
+    def batch(self, rows: int, capacity: int) -> Batch | DeviceBatch: ...
     def logits(self, hidden: np.ndarray, call: Call | None = None) -> np.ndarray: ...
     def score(
         self, hidden: np.ndarray, targets: np.ndarray, call: Call | None = None, *, moments: bool = False
@@ -217,11 +218,12 @@ class OwnNetwork:
 
     def _bind(self, session: Session, cache: KV) -> Binding:
         tensors = cache.native(session.ort_value)
-        given = dict(zip(self._cache_names("past"), tensors, strict=True))
-        written = dict(zip(self._cache_names("present"), tensors, strict=True))
+        given = dict(zip(self.cache_names("past"), tensors, strict=True))
+        written = dict(zip(self.cache_names("present"), tensors, strict=True))
         return session.bind(given, written)
 
-    def _cache_names(self, time: str) -> list[str]:
+    def cache_names(self, time: Literal["past", "present"]) -> list[str]:
+        """What the graphs call the keys and values of each layer."""
         layers = range(self.architecture.layers)
         return [f"{time}_{kind}.{layer}" for layer in layers for kind in ("key", "value")]
 
@@ -258,9 +260,20 @@ class OwnNetwork:
             caches.append(cache)
         return hidden, KV.concatenate(caches)
 
-    def batch(self, rows: int, capacity: int) -> Batch:
-        """An empty batch."""
-        return Batch(self, rows, capacity)
+    # ------------------------------------------------------------ many rows, token by token
+
+    def batch(self, rows: int, capacity: int) -> Batch | DeviceBatch:
+        """An empty batch.  On a GPU there is one at a time: memory that was captured is used again."""
+        if not self.runtime.is_cuda:
+            return Batch(self, rows, capacity)
+        if rows not in self._device_batches:
+            self._device_batches[rows] = DeviceBatch(self, rows, capacity)
+        self._device_batches[rows].clear()
+        return self._device_batches[rows]
+
+    @functools.cached_property
+    def _device_batches(self) -> dict[int, DeviceBatch]:
+        return {}
 
     # ------------------------------------------------------------ heads
 

@@ -69,6 +69,11 @@ class Transcript:
         """Tokens until the limit."""
         return self._limit - len(self.generated)
 
+    @property
+    def free(self) -> bool:
+        """Whether no processor looks at its logits."""
+        return not self._processors
+
     def processed(self, logits: np.ndarray) -> np.ndarray:
         """Logits (vocab,) of the next token as the processors leave them."""
         for processor in self._processors:
