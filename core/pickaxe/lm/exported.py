@@ -324,10 +324,17 @@ def _tried(network: ExportedNetwork) -> Habits:
     arch, layout = network.architecture, network.layout
     nothing = [np.zeros((1, arch.kv_heads, 0, arch.head_size), network.dtype) for _ in layout.past]
     try:
-        return try_out(network.run, nothing, arch.vocab, layout.half)
+        habits = try_out(network.run, nothing, arch.vocab, layout.half)
     except MethodFailed as error:
         raise ModelMissing(
             f"{error.message}. Copy the export's files again; if they are whole, they need another release of "
             "onnxruntime",
             metadata={"path": network.graph},
         ) from error
+    if habits is None:
+        raise Unmet(
+            f"{network.graph.name} gives other logits for a token on top of its own keys and values than for the whole "
+            "text: it is not a decoder in the usual layout, or its export failed; export it again",
+            metadata={"path": network.graph, "missing": "decoding with past keys and values"},
+        )
+    return habits

@@ -207,7 +207,7 @@ def _interleave(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(matrix.shape))
 
 
-def write_export(reference: Reference, folder: Path, kind: Kind | None = None, name: str = "model.onnx") -> Path:
+def _write_export(reference: Reference, folder: Path, kind: Kind | None = None, name: str = "model.onnx") -> Path:
     """The folder that an exporter would leave for this model."""
     kind = kind or Kind()
     checkpoint = write_safetensors(reference, folder.with_name(f"{folder.name}-checkpoint"))
@@ -249,10 +249,20 @@ def open_export(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> O
         reference: Reference, kind: Kind | None = None, precision: str = "auto", layers: int | None = None
     ) -> LM:
         folder = tmp_path_factory.mktemp("exported")
-        path = write_export(reference, folder / "model", kind)
+        path = _write_export(reference, folder / "model", kind)
         return LM.open(ModelStore(folder / "models"), runtime, str(path), precision, layers)
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def write_export() -> Callable[..., Path]:
+    return _write_export
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    return write_safetensors
 
 
 @pytest.fixture(scope="session")

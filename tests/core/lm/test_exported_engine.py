@@ -167,9 +167,7 @@ def test_processors_tries_and_grammars(plain, tiny):
     assert_same(steps_of(plain, requests), steps_of(tiny, requests))
 
 
-def test_decoding_over_grpc(reference, tmp_path: Path, monkeypatch):
-    from conftest import write_export
-
+def test_decoding_over_grpc(reference, tmp_path: Path, monkeypatch, write_export):
     from pickaxe_services import LocalServer, Settings, connect
 
     models = tmp_path / "models"
