@@ -120,8 +120,9 @@ def agreement(lm: Any, cpu: Any) -> dict[str, Any]:
             worst = max(worst, float(np.abs(outcome.logits[place] - theirs).max() / theirs.std()))
             chosen += int(outcome.best[place] == theirs.argmax())
             tokens[place] = int(theirs.argmax())
+    note = f"{chosen} of {rows * 8} likeliest tokens equal"
     return {"name": "lm-cuda: logits against the CPU in fp32", "ours": worst, "peer": None, "ratio": None,
-            "unit": "of their standard deviation", "n": rows * 8, "note": f"{chosen} of {rows * 8} likeliest tokens equal"}  # fmt: skip
+            "unit": "of their standard deviation", "n": rows * 8, "note": note}  # fmt: skip
 
 
 def decode(lm: Any, rows: int) -> float:

@@ -19,8 +19,8 @@ from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm.cache import KV
 from pickaxe.lm.generate import Generation, Row, Ticket, check
 from pickaxe.lm.network import CHUNK, Network
-from pickaxe.lm.prefix import PrefixCache
 from pickaxe.lm.outcome import Outcome
+from pickaxe.lm.prefix import PrefixCache
 from pickaxe.lm.sampling import Draw
 from pickaxe.lm.scoring import pad
 from pickaxe.lm.turns import POLL, Turns

@@ -12,8 +12,8 @@ import numpy as np
 from pickaxe.data import Sampling
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.cache import KV
-from pickaxe.lm.processors import LogitsProcessor, TokenTrie
 from pickaxe.lm.outcome import Outcome
+from pickaxe.lm.processors import LogitsProcessor, TokenTrie
 from pickaxe.lm.sampling import Draw
 from pickaxe.lm.transcript import Step, Transcript
 from pickaxe.randomness import generator

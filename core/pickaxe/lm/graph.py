@@ -111,7 +111,7 @@ class _Decoder:
         writer.output("hidden", self.dtype, ["rows", arch.width])
 
     def step(self) -> None:
-        """ids (B, 1) -> `logits` (B, vocab), and per row the `best` id, its logit `peak` and the log-sum-exp `total`."""
+        """ids (B, 1) -> `logits` (B, vocab); per row the `best` id, its logit `peak` and the log-sum-exp `total`."""
         self.body()
         logits = self._logits()
         writer = self.writer
