@@ -166,7 +166,7 @@ class MetaClip(Method[Params]):
                         metadata={"artifact": part.path},
                     )
         metadata = first.read_json(_ENTRIES)
-        counts = np.sum([part.read_array(_COUNTS) for part in artifacts], axis=0, dtype=np.uint64)
+        counts = np.stack([part.read_array(_COUNTS) for part in artifacts]).sum(axis=0, dtype=np.uint64)
         totals = {name: sum(part.notes["totals"][name] for part in artifacts) for name in first.notes["totals"]}
         _write(out, metadata, _split(counts, metadata), totals, first.notes["settings"])
         yield Progress("count", totals["items"], totals["items"])
