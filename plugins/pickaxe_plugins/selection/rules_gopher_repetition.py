@@ -29,6 +29,12 @@ TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 PARAGRAPHS = re.compile(r"\n{2,}")
 
+_PROSE = (
+    "The mill stood by the river until the flood of that spring.\n"
+    "Nobody could say who had built it, though every family in town claimed some part of its story.\n"
+    "When the water fell again they found one wheel, two stones and a door without hinges."
+)
+
 
 class Params(WordParams):
     max_dup_paragraphs: float | None = Field(0.3, ge=0, le=1, description="Largest share of repeated paragraphs.")
@@ -80,7 +86,7 @@ class RulesGopherRepetition(Rules[Params]):
     def example(cls) -> Example:
         return Example(
             items=(
-                Item("prose", "\n".join(f"{word} is the {row}th of our words, as told." for row, word in _SOME)),
+                Item("prose", _PROSE),
                 Item("menu", "Home\nAbout\nContact\n" * 12),
             ),
             ordered=True,
@@ -126,8 +132,3 @@ def _lines(text: str) -> list[str]:
 def _of(part: int, whole: int) -> float:
     """The share; a text that has only blank lines, all of which are left out, repeats none."""
     return part / whole if whole else 0.0
-
-
-_SOME = tuple(
-    enumerate(["Bread", "Water", "Stone", "Winter", "Candle", "Orchard", "Harbour", "Ladder", "Thunder", "Meadow"], 4)
-)
