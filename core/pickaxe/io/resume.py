@@ -59,9 +59,9 @@ class Output:
         if self._journal is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
             self.sync()
 
-    def append_raw(self, data: bytes) -> None:
-        """Add bytes as they are, compressed as the file's name says."""
-        self._write(self._encode.pack(data), 1)
+    def append_raw(self, data: bytes, done: int = 1) -> None:
+        """Add bytes as they are, compressed as the file's name says; `done` inputs are covered by them."""
+        self._write(self._encode.pack(data), done)
 
     def sync(self) -> None:
         """Make everything so far survive a crash."""

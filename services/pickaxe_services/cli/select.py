@@ -16,11 +16,11 @@ from pickaxe.io.files import STDIN
 from pickaxe.io.readers import Source
 from pickaxe.io.resume import Output, output
 from pickaxe.io.selection import Rule, pick
-from pickaxe.io.writers import Encoding, encoding
 from pickaxe_services.cli import console
 from pickaxe_services.cli.door import door, require_role, running, source, tell_skipped
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.score import scored
+from pickaxe_services.cli.select_output import Job, encoding_of, with_end
 
 CHUNK = 1024
 
@@ -37,6 +37,11 @@ CHUNK = 1024
 @click.option("--quantile", type=float, metavar="Q", help="Pick all that reach the quantile Q, e.g. 0.9.")
 @click.option("--lowest", is_flag=True, help="Low is good, whatever the column's direction.")
 @click.option("--highest", is_flag=True, help="High is good, whatever the column's direction.")
+@click.option("--pipeline", type=click.Path(path_type=Path, dir_okay=False), help="Stages in YAML, for `selector`.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Of a pipeline: a page of HTML.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Of a pipeline: processes; 0: one per core.")
+@click.option("--progress", type=click.Choice(("bar", "jsonl")), default="bar", help="Of a pipeline: how to show it.")
+@click.option("--restart", is_flag=True, help="Of a pipeline: drop an unfinished run instead of going on with it.")
 @click.option("--ids-only", is_flag=True, help="Write ids, one a line, instead of records.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 @reading
@@ -54,6 +59,11 @@ def command(
     quantile: float | None,
     lowest: bool,
     highest: bool,
+    pipeline: Path | None,
+    report: Path | None,
+    workers: int,
+    progress: str,
+    restart: bool,
     ids_only: bool,
     overwrite: bool,
     reading: Reading,
@@ -65,7 +75,24 @@ def command(
       pickaxe select --scores scores.jsonl --input corpus.jsonl --top 1000 --output picked.jsonl
 
     Records are written as they stand in the input.  Equal scores go by position: the earlier record first.
+
+    With --pipeline, the stages of a file decide instead: utilities of any scorers, thresholds, quotas, draws and
+    deduplication, in constant memory.  A run that was killed goes on when the same command is given again.
+
+    \b
+      pickaxe select --pipeline pipeline.yaml -i 'corpus/*.jsonl.gz' -o kept.jsonl.zst --report funnel.html
     """
+    if pipeline is not None:
+        _run_pipeline(
+            Job(pipeline, inputs, out, report, ids_only, overwrite, restart, workers, progress),
+            shared,
+            reading,
+            [method, scores, column, top, fraction, threshold, quantile],
+            lowest or highest,
+        )
+        return
+    if report is not None or workers or restart or progress != "bar":
+        raise click.UsageError("--report, --workers, --restart and --progress belong to --pipeline")
     if (method is None) == (scores is None):
         raise click.UsageError("name either a METHOD or a file of --scores")
     if lowest and highest:
@@ -92,6 +119,16 @@ def command(
             chosen = pick((value for _, part in parts for value in part[wanted.name].tolist()), rule)
     written = _write(items, chosen, out, ids_only, overwrite)
     _tell(items, written, out, shared)
+
+
+def _run_pipeline(job: Job, shared: Common, reading: Reading, other: list[Any], directed: bool) -> None:
+    if directed or any(each is not None for each in other):
+        raise click.UsageError("--pipeline says itself what is picked: give no METHOD, --scores or rule beside it")
+    if shared.server is not None:
+        raise click.UsageError("--pipeline runs here: leave out --server")
+    from pickaxe_services.cli.pipeline import run
+
+    run(job, shared, reading)
 
 
 def _one(given: dict[str, float | None]) -> tuple[str, float]:
@@ -144,7 +181,7 @@ def _number(value: Any, where: str) -> float:
 
 
 def _write(items: Source, chosen: list[int], out: str, ids_only: bool, overwrite: bool) -> int:
-    encode = _encoding(items, out, ids_only)
+    encode = encoding_of(items, out, ids_only)
     left = iter(chosen)
     following = next(left, None)
     with output(out, encode, overwrite=overwrite) as file:
@@ -153,7 +190,7 @@ def _write(items: Source, chosen: list[int], out: str, ids_only: bool, overwrite
             if row == 0 and not ids_only:
                 chunk += items.headers
             if row == following:
-                chunk.append(_line(record.item.id.encode() if ids_only else record.original))
+                chunk.append(with_end(record.item.id.encode() if ids_only else record.original))
                 following = next(left, None)
             if len(chunk) >= CHUNK:
                 _flush(file, chunk)
@@ -167,34 +204,6 @@ def _flush(file: Output, chunk: list[bytes]) -> None:
     if chunk:
         file.append_raw(b"".join(chunk))
         chunk.clear()
-
-
-def _line(data: bytes) -> bytes:
-    return data if data.endswith(b"\n") else data + b"\n"
-
-
-def _encoding(items: Source, out: str, ids_only: bool) -> Encoding:
-    """The output's compression; records keep the format they have, Parquet rows become JSON Lines."""
-    if ids_only:
-        return Encoding(compression=encoding(_as_jsonl(out)).compression)
-    if len(items.formats) > 1 or items.formats & {"files"}:
-        raise InvalidItems("--input", f"mixes or is {', '.join(sorted(items.formats))}: give --ids-only")
-    if len(items.headers) > 1:
-        raise InvalidItems("--input", "has files with different columns: give --ids-only")
-    form = next(iter(items.formats))
-    written = "jsonl" if form == "parquet" else form
-    if form == "text":
-        return Encoding(compression=encoding(_as_jsonl(out)).compression)
-    encode = encoding(out)
-    if out != STDIN and encode.format != written:
-        raise InvalidParams("--output", f"{out!r} must be {written}: the records are written as they stand")
-    return Encoding(compression=encode.compression)
-
-
-def _as_jsonl(out: str) -> str:
-    """A stand-in name with the same compression, for outputs that are plain lines."""
-    suffix = Path(out).suffix
-    return out if out == STDIN else f"lines.jsonl{suffix if suffix in ('.gz', '.zst') else ''}"
 
 
 def _tell(items: Source, written: int, out: str, shared: Common) -> None:

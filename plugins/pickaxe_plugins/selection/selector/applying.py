@@ -42,17 +42,18 @@ def apply(rule: rules.Rule, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
 
 def _bounded(rule: rules.Threshold | rules.Conditions, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(rule, rules.Threshold):
-        below = pool.values < (-np.inf if rule.at_least is None else rule.at_least)
-        return by.threshold(pool.values, rule.at_least, rule.at_most), np.where(below, "below", "above").astype(object)
+        why = np.full(len(pool), "above", object)
+        why[pool.values < (-np.inf if rule.at_least is None else rule.at_least)] = "below"
+        return by.threshold(pool.values, rule.at_least, rule.at_most), why
     values = pool.features["values"]
     met = np.stack(
         [by.threshold(values[:, row], each.at_least, each.at_most) for row, each in enumerate(rule.conditions)], axis=1
     )
     if rule.kind == "any_of":
-        return met.any(axis=1), np.full(len(pool), "no_condition", object)
+        return np.asarray(met.any(axis=1)), np.full(len(pool), "no_condition", object)
     first = np.argmin(met, axis=1)
     names = np.array([each.utility.column or each.utility.name for each in rule.conditions], object)
-    return met.all(axis=1), names[first]
+    return np.asarray(met.all(axis=1)), names[first]
 
 
 def _chosen(rule: rules.Rule, pool: Pool) -> tuple[np.ndarray, str]:

@@ -103,7 +103,7 @@ class Runner:
             for each, column in zip(stage.utilities(), self._columns[row], strict=True)
         ]
         found: Features = {"values": np.stack(columns, axis=1) if columns else np.zeros((len(items), 0))}
-        missing = np.isnan(found["values"]).any(axis=1)
+        missing: np.ndarray = np.asarray(np.isnan(found["values"]).any(axis=1))
         own = next((scored[canonical(reference(each))] for each in stage.utilities() if each.name), None)
         if own is not None and "reason" in own.columns:
             found["reason"] = own["reason"].astype(object)
@@ -123,7 +123,7 @@ class Runner:
                 found |= _hashed(rule, items, call)
             case rules.Diverse() | rules.SemanticDedup():
                 found["vector"] = _vectors(rule.embedding, items)
-                missing |= ~np.isfinite(found["vector"]).all(axis=1)
+                missing |= np.asarray(~np.isfinite(found["vector"]).all(axis=1))
         if stage.on_missing == "fail" and missing.any():
             lost = items[int(np.flatnonzero(missing)[0])]
             raise InvalidItems(f"item {lost.id!r}", f"has no value for stage {stage.name!r} (on_missing: fail)")
