@@ -203,7 +203,7 @@ class _Writer:
         for size in sizes[done:]:
             self._call.check()
             part = list(islice(records, size))
-            if not begun and not self._ids_only:
+            if part and not begun and not self._ids_only:
                 held += map(with_end, self._items.headers)
             begun = begun or bool(part)
             kept = counts[place : place + size]

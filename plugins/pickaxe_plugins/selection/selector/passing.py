@@ -146,4 +146,6 @@ def settle(runner: Runner, features: Features, n: int, seed: int) -> Passed:
         mark = f"{stage}/"
         return {name.removeprefix(mark): array[rows] for name, array in features.items() if name.startswith(mark)}
 
+    if not n:  # parts without a survivor have no features
+        return Passed.beginning(0)
     return through(runner, Passed.beginning(n), supply, range(runner.leading, len(runner.stages)), seed)
