@@ -92,6 +92,7 @@ class Card:
     cost: str
     reproduced: str
     example: Example = field(default_factory=Example)
+    grows: bool = False
 
 
 def card_of(kind: type[Method[Any]], name: str, roles: tuple[str, ...], distribution: str) -> Card:
@@ -119,4 +120,5 @@ def card_of(kind: type[Method[Any]], name: str, roles: tuple[str, ...], distribu
         cost=kind.cost,
         reproduced=kind.reproduced,
         example=kind.example(),
+        grows=kind.grows,
     )

@@ -48,7 +48,10 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         if spec.kind == "fit" and use.artifact:
             self._shared.artifacts.path(use.artifact)
         artifact = use.artifact if spec.kind == "index" else None
-        self._shared.host.open(use.method, role, use.params, artifact or None).opened.require(spec.kind)
+        handle = self._shared.host.open(use.method, role, use.params, artifact or None)
+        handle.opened.require(spec.kind)
+        if spec.base:
+            handle.growing(spec.base)
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Any) -> job_pb2.GetJobResponse:
         return job_pb2.GetJobResponse(job=admin.write_job(self._shared.jobs.get(request.name)))

@@ -74,6 +74,8 @@ def _to_json(spec: JobSpec, job: Job) -> dict[str, Any]:
         "kind": job.kind,
         "use": {"method": use.method, "params": dict(use.params), "artifact": use.artifact},
         "request_id": spec.request_id,
+        "base": spec.base,
+        "remove": spec.remove,
         "options": {"seed": spec.options.seed, "budget": spec.options.budget, "tenant": spec.options.tenant},
         "state": job.state,
         "progress": progress
@@ -94,7 +96,8 @@ def _to_json(spec: JobSpec, job: Job) -> dict[str, Any]:
 
 def _from_json(record: Mapping[str, Any]) -> tuple[JobSpec, Job]:
     use = Use(**record["use"])
-    spec = JobSpec(record["kind"], use, record["request_id"], Options(**record["options"]))
+    growth = record.get("base", ""), tuple(record.get("remove", ()))  # jobs of earlier versions have none
+    spec = JobSpec(record["kind"], use, record["request_id"], Options(**record["options"]), *growth)
     job = Job(
         record["name"],
         record["kind"],

@@ -28,10 +28,17 @@ class JobProcess:
     """Runs once.  The process has a group of its own, which ends with it."""
 
     def __init__(
-        self, settings: Settings, spec: JobSpec, name: str, folder: Path, out: Path, start_from: Path | None
+        self,
+        settings: Settings,
+        spec: JobSpec,
+        name: str,
+        folder: Path,
+        out: Path,
+        start_from: Path | None,
+        base: Path | None = None,
     ) -> None:
         self._settings, self._spec, self._name = settings, spec, name
-        self._folder, self._out, self._start_from = folder, out, start_from
+        self._folder, self._out, self._start_from, self._base = folder, out, start_from, base
         self._error: PickaxeError | None = None
 
     def command(self) -> list[str]:
@@ -46,6 +53,12 @@ class JobProcess:
             command += ["--budget", str(spec.options.budget)]
         if self._start_from is not None:
             command += ["--init-from" if spec.kind == "fit" else "--artifact", str(self._start_from)]
+        if self._base is not None:
+            command += ["--base", str(self._base)]
+        if spec.remove:
+            gone = self._folder / "remove.json"
+            gone.write_text(json.dumps(spec.remove), encoding="utf-8")
+            command += ["--remove-ids", str(gone)]
         return [*command, "--out", str(self._out), "--progress", "jsonl"]
 
     async def run(self) -> AsyncGenerator[Progress, None]:

@@ -128,7 +128,7 @@ class JobManager:
         return tracked
 
     def _again(self, tracked: _Tracked, spec: JobSpec) -> Job:
-        if (tracked.spec.kind, tracked.spec.use) != (spec.kind, spec.use):
+        if replace(tracked.spec, options=spec.options) != spec:
             raise AlreadyExists(
                 f"request id {spec.request_id!r} stands for another job ({tracked.job.kind} of "
                 f"{tracked.spec.use.method}): choose a new one",
@@ -184,7 +184,8 @@ class JobManager:
         spec = tracked.spec
         start_from = self._artifacts.path(spec.use.artifact) if spec.use.artifact else None
         folder = job_files.folder(self.root, tracked.job.name)
-        process = JobProcess(self._settings, spec, tracked.job.name, folder, out, start_from)
+        base = self._artifacts.path(spec.base) if spec.base else None
+        process = JobProcess(self._settings, spec, tracked.job.name, folder, out, start_from, base)
         async with aclosing(process.run()) as steps:
             async for progress in steps:
                 self._change(tracked, replace(tracked.job, progress=progress))

@@ -43,6 +43,10 @@ class JobSpec:
     use: Use
     request_id: str = ""
     options: Options = Options()
+    base: str = ""
+    """The index that an index starts from, "artifacts/{id}"."""
+    remove: tuple[str, ...] = ()
+    """Ids of documents of the base that the new index lacks."""
 
 
 @dataclass(frozen=True)

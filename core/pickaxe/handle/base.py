@@ -221,8 +221,8 @@ class MethodHandle:
             method=self.name,
             method_version=opened.method.version,
             params=self.params.model_dump(mode="json"),
-            inputs={"seed": call.seed, "init_from": start.digest if (start := arguments.get("init_from")) else ""},
-            data=[each.fingerprint() for each in arguments.values() if isinstance(each, Checked)],
+            inputs=_inputs(arguments, call),
+            data=_data(arguments),
             references=opened.host.references,
             overwrite=overwrite,
         ) as writer:
@@ -270,6 +270,19 @@ class MethodHandle:
     def _ready_to_answer(self) -> None:
         """The same for scoring, reranking and decoding, which may need what `fit` made."""
         self._ready("fit", required=self.opened.method.fitted == "required")
+
+
+def _inputs(arguments: Mapping[str, Any], call: Call) -> dict[str, Any]:
+    """What an artifact was made from, for its manifest."""
+    start, base = arguments.get("init_from"), arguments.get("base")
+    inputs = {"seed": call.seed, "init_from": start.digest if start else ""}
+    return inputs | ({"base": base.digest} if base else {})
+
+
+def _data(arguments: Mapping[str, Any]) -> list[str]:
+    """Fingerprints of what it is made from."""
+    found = [each.fingerprint() for each in arguments.values() if isinstance(each, Checked)]
+    return found + ([json.dumps(sorted(removed))] if (removed := arguments.get("remove")) else [])
 
 
 _REMEDY: dict[Kind, str] = {"fit": "call fit(examples)", "index": "call index(documents)"}

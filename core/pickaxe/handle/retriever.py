@@ -8,10 +8,14 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import TypeVar
 
+from pickaxe.artifact import Artifact
 from pickaxe.call import Call
 from pickaxe.data import Hit, Progress, SearchResults
-from pickaxe.errors import InvalidParams
+from pickaxe.errors import InvalidParams, Unmet
 from pickaxe.handle.base import Checked, ItemLike, MethodHandle, OnProgress
+from pickaxe.opened import open_method
+
+ArtifactPath = str | os.PathLike[str] | Artifact
 
 R = TypeVar("R", bound="RetrieverHandle")
 
@@ -24,6 +28,8 @@ class RetrieverHandle(MethodHandle):
         documents: Iterable[ItemLike],
         *,
         out: str | os.PathLike[str] | None = None,
+        base: ArtifactPath | None = None,
+        remove: Iterable[str] = (),
         overwrite: bool = False,
         timeout: float | None = None,
         seed: int = 0,
@@ -32,26 +38,80 @@ class RetrieverHandle(MethodHandle):
     ) -> R:
         """Index the documents (ids unique) and return the handle that searches them.
 
-        A fitted artifact that this handle holds goes into the index.  Without `out` the index is temporary.
+        A fitted artifact that this handle holds goes into the index.  Without `out` the index is temporary.  With
+        `base`, an index, the documents are added to those of that index, less those whose ids `remove` names.
         """
         call = call or Call(timeout=timeout, seed=seed)
-        return self._made(lambda path: self.indexing(documents, path, overwrite=overwrite, call=call), out, progress)
+
+        def run(path: str | os.PathLike[str]) -> Iterator[Progress]:
+            return self.indexing(documents, path, base=base, remove=remove, overwrite=overwrite, call=call)
+
+        return self._made(run, out, progress)
+
+    def add(
+        self: R,
+        documents: Iterable[ItemLike],
+        *,
+        remove: Iterable[str] = (),
+        out: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        timeout: float | None = None,
+        seed: int = 0,
+        call: Call | None = None,
+        progress: OnProgress | None = None,
+    ) -> R:
+        """The handle of a new index: this one with more documents and without those whose ids `remove` names.
+
+        This handle's own index stays as it is.  Raises `Unmet` for methods that do not grow.
+        """
+        self._ready("index", required=True)
+        call = call or Call(timeout=timeout, seed=seed)
+        return self._without_artifact().index(
+            documents, out=out, base=self.artifact, remove=remove, overwrite=overwrite, call=call, progress=progress
+        )
+
+    def _without_artifact(self: R) -> R:
+        params = self.params.model_dump(mode="json")
+        method, host = type(self.opened.method), self.opened.host.parent
+        return type(self)(open_method(method, self.name, self.opened.role, params, None, host))
 
     def indexing(
         self,
         documents: Iterable[ItemLike],
         out: str | os.PathLike[str],
         *,
+        base: ArtifactPath | None = None,
+        remove: Iterable[str] = (),
         overwrite: bool = False,
         call: Call | None = None,
     ) -> Iterator[Progress]:
         """`index` as a generator of progress."""
         self.opened.require("index")
         self._ready("fit", required=False)
+        if isinstance(remove, str):
+            raise InvalidParams("remove", f"is one string, wanted several ids (got {remove!r})")
+        gone = frozenset(remove)
+        if gone and base is None:
+            raise InvalidParams("remove", "names documents, but there is no base to remove them from")
+        maker, start = (self, None) if base is None else self.growing(base)
         checked = Checked(documents, self.opened.method.reads, "documents", unique=True)
-        yield from self._making(
-            "index", "index", out, {"documents": checked, "base": None, "remove": frozenset()}, overwrite, call
-        )
+        arguments = {"documents": checked, "base": start, "remove": gone}
+        yield from maker._making("index", "index", out, arguments, overwrite, call)
+
+    def growing(self: R, base: ArtifactPath) -> tuple[R, Artifact]:
+        """The handle that writes an index grown from `base`, with its parameters, and the opened base."""
+        opened = self.opened
+        if not opened.method.grows:
+            raise Unmet(
+                f"an index of {self.name} cannot be appended to: index all documents again",
+                metadata={"method": self.name},
+            )
+        start = base if isinstance(base, Artifact) else Artifact.open(opened.host.artifact_path(base))
+        start.check_method(self.name, opened.method.version, "index")
+        given = self.params.model_dump(mode="json", include=self.params.model_fields_set)
+        params = {**start.manifest["params"], **given}
+        grown = open_method(type(opened.method), self.name, opened.role, params, self.artifact, opened.host.parent)
+        return type(self)(grown), start
 
     def search(
         self,

@@ -26,43 +26,43 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from pickaxe.v1 import data_pb2 as pickaxe_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pickaxe/v1/catalog.proto\x12\npickaxe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15pickaxe/v1/data.proto\"G\n\nInputField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03\x64oc\x18\x03 \x01(\t\x12\x10\n\x08required\x18\x04 \x01(\x08\"\xe2\x02\n\x07\x45xample\x12\'\n\x06params\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\x0f\n\x07ordered\x18\x03 \x01(\x08\x12\"\n\x08\x65xamples\x18\x04 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\nvalidation\x18\x05 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12#\n\tdocuments\x18\x06 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12!\n\x07queries\x18\x07 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\x1f\n\x05query\x18\x08 \x01(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\ncandidates\x18\t \x03(\x0b\x32\x10.pickaxe.v1.Item\x12#\n\x07prompts\x18\n \x03(\x0b\x32\x12.pickaxe.v1.Prompt\"\xa0\x04\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x05roles\x18\x02 \x03(\x0e\x32\x10.pickaxe.v1.Role\x12\x14\n\x0c\x64istribution\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05paper\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12.\n\rparams_schema\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x05scope\x18\n \x01(\x0e\x32\x11.pickaxe.v1.Scope\x12%\n\x05reads\x18\x0b \x03(\x0b\x32\x16.pickaxe.v1.InputField\x12)\n\tfit_reads\x18\x0c \x03(\x0b\x32\x16.pickaxe.v1.InputField\x12\'\n\x07\x63olumns\x18\r \x03(\x0b\x32\x16.pickaxe.v1.ColumnSpec\x12\"\n\x06\x66itted\x18\x0e \x01(\x0e\x32\x12.pickaxe.v1.Fitted\x12\x11\n\ttrainable\x18\x0f \x01(\x08\x12\x0e\n\x06stages\x18\x10 \x03(\t\x12\x0c\n\x04\x63ost\x18\x11 \x01(\t\x12\x12\n\nreproduced\x18\x12 \x01(\t\x12$\n\x07\x65xample\x18\x13 \x01(\x0b\x32\x13.pickaxe.v1.Example\x12 \n\x05\x65rror\x18\x14 \x01(\x0b\x32\x11.pickaxe.v1.Error\"\x81\x01\n\x12ListMethodsRequest\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.pickaxe.v1.Role\x12$\n\x04view\x18\x02 \x01(\x0e\x32\x16.pickaxe.v1.MethodView\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"S\n\x13ListMethodsResponse\x12#\n\x07methods\x18\x01 \x03(\x0b\x32\x12.pickaxe.v1.Method\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetMethodRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x11GetMethodResponse\x12\"\n\x06method\x18\x01 \x01(\x0b\x32\x12.pickaxe.v1.Method\"\x8b\x01\n\x06Limits\x12\x1d\n\x15max_items_per_request\x18\x01 \x01(\x05\x12\x19\n\x11max_items_waiting\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12max_artifact_bytes\x18\x04 \x01(\x03\x12\x10\n\x08max_jobs\x18\x05 \x01(\x05\"*\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x12\n\x10GetServerRequest\"\xa3\x01\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\"\n\x06limits\x18\x03 \x01(\x0b\x32\x12.pickaxe.v1.Limits\x12!\n\x06models\x18\x04 \x03(\x0b\x32\x11.pickaxe.v1.Model\x12\x11\n\tresources\x18\x05 \x03(\t\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SCORER\x10\x01\x12\x12\n\x0eROLE_RETRIEVER\x10\x02\x12\x11\n\rROLE_RERANKER\x10\x03\x12\x10\n\x0cROLE_DECODER\x10\x04*O\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_ITEM\x10\x01\x12\x0f\n\x0bSCOPE_GROUP\x10\x02\x12\x0e\n\nSCOPE_POOL\x10\x03*\\\n\x06\x46itted\x12\x16\n\x12\x46ITTED_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ITTED_NEVER\x10\x01\x12\x13\n\x0f\x46ITTED_OPTIONAL\x10\x02\x12\x13\n\x0f\x46ITTED_REQUIRED\x10\x03*V\n\nMethodView\x12\x1b\n\x17METHOD_VIEW_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_VIEW_BASIC\x10\x01\x12\x14\n\x10METHOD_VIEW_FULL\x10\x02\x32\xf4\x01\n\x0e\x43\x61talogService\x12N\n\x0bListMethods\x12\x1e.pickaxe.v1.ListMethodsRequest\x1a\x1f.pickaxe.v1.ListMethodsResponse\x12H\n\tGetMethod\x12\x1c.pickaxe.v1.GetMethodRequest\x1a\x1d.pickaxe.v1.GetMethodResponse\x12H\n\tGetServer\x12\x1c.pickaxe.v1.GetServerRequest\x1a\x1d.pickaxe.v1.GetServerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pickaxe/v1/catalog.proto\x12\npickaxe.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x15pickaxe/v1/data.proto\"G\n\nInputField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03\x64oc\x18\x03 \x01(\t\x12\x10\n\x08required\x18\x04 \x01(\x08\"\xe2\x02\n\x07\x45xample\x12\'\n\x06params\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\x0f\n\x07ordered\x18\x03 \x01(\x08\x12\"\n\x08\x65xamples\x18\x04 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\nvalidation\x18\x05 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12#\n\tdocuments\x18\x06 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12!\n\x07queries\x18\x07 \x03(\x0b\x32\x10.pickaxe.v1.Item\x12\x1f\n\x05query\x18\x08 \x01(\x0b\x32\x10.pickaxe.v1.Item\x12$\n\ncandidates\x18\t \x03(\x0b\x32\x10.pickaxe.v1.Item\x12#\n\x07prompts\x18\n \x03(\x0b\x32\x12.pickaxe.v1.Prompt\"\xaf\x04\n\x06Method\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x05roles\x18\x02 \x03(\x0e\x32\x10.pickaxe.v1.Role\x12\x14\n\x0c\x64istribution\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\r\n\x05paper\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12.\n\rparams_schema\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12 \n\x05scope\x18\n \x01(\x0e\x32\x11.pickaxe.v1.Scope\x12%\n\x05reads\x18\x0b \x03(\x0b\x32\x16.pickaxe.v1.InputField\x12)\n\tfit_reads\x18\x0c \x03(\x0b\x32\x16.pickaxe.v1.InputField\x12\'\n\x07\x63olumns\x18\r \x03(\x0b\x32\x16.pickaxe.v1.ColumnSpec\x12\"\n\x06\x66itted\x18\x0e \x01(\x0e\x32\x12.pickaxe.v1.Fitted\x12\x11\n\ttrainable\x18\x0f \x01(\x08\x12\x0e\n\x06stages\x18\x10 \x03(\t\x12\x0c\n\x04\x63ost\x18\x11 \x01(\t\x12\x12\n\nreproduced\x18\x12 \x01(\t\x12$\n\x07\x65xample\x18\x13 \x01(\x0b\x32\x13.pickaxe.v1.Example\x12 \n\x05\x65rror\x18\x14 \x01(\x0b\x32\x11.pickaxe.v1.Error\x12\r\n\x05grows\x18\x15 \x01(\x08\"\x81\x01\n\x12ListMethodsRequest\x12\x1e\n\x04role\x18\x01 \x01(\x0e\x32\x10.pickaxe.v1.Role\x12$\n\x04view\x18\x02 \x01(\x0e\x32\x16.pickaxe.v1.MethodView\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"S\n\x13ListMethodsResponse\x12#\n\x07methods\x18\x01 \x03(\x0b\x32\x12.pickaxe.v1.Method\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetMethodRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x11GetMethodResponse\x12\"\n\x06method\x18\x01 \x01(\x0b\x32\x12.pickaxe.v1.Method\"\x8b\x01\n\x06Limits\x12\x1d\n\x15max_items_per_request\x18\x01 \x01(\x05\x12\x19\n\x11max_items_waiting\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12max_artifact_bytes\x18\x04 \x01(\x03\x12\x10\n\x08max_jobs\x18\x05 \x01(\x05\"*\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x12\n\x10GetServerRequest\"\xa3\x01\n\x11GetServerResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tproviders\x18\x02 \x03(\t\x12\"\n\x06limits\x18\x03 \x01(\x0b\x32\x12.pickaxe.v1.Limits\x12!\n\x06models\x18\x04 \x03(\x0b\x32\x11.pickaxe.v1.Model\x12\x11\n\tresources\x18\x05 \x03(\t\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SCORER\x10\x01\x12\x12\n\x0eROLE_RETRIEVER\x10\x02\x12\x11\n\rROLE_RERANKER\x10\x03\x12\x10\n\x0cROLE_DECODER\x10\x04*O\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_ITEM\x10\x01\x12\x0f\n\x0bSCOPE_GROUP\x10\x02\x12\x0e\n\nSCOPE_POOL\x10\x03*\\\n\x06\x46itted\x12\x16\n\x12\x46ITTED_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ITTED_NEVER\x10\x01\x12\x13\n\x0f\x46ITTED_OPTIONAL\x10\x02\x12\x13\n\x0f\x46ITTED_REQUIRED\x10\x03*V\n\nMethodView\x12\x1b\n\x17METHOD_VIEW_UNSPECIFIED\x10\x00\x12\x15\n\x11METHOD_VIEW_BASIC\x10\x01\x12\x14\n\x10METHOD_VIEW_FULL\x10\x02\x32\xf4\x01\n\x0e\x43\x61talogService\x12N\n\x0bListMethods\x12\x1e.pickaxe.v1.ListMethodsRequest\x1a\x1f.pickaxe.v1.ListMethodsResponse\x12H\n\tGetMethod\x12\x1c.pickaxe.v1.GetMethodRequest\x1a\x1d.pickaxe.v1.GetMethodResponse\x12H\n\tGetServer\x12\x1c.pickaxe.v1.GetServerRequest\x1a\x1d.pickaxe.v1.GetServerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pickaxe.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1750
-  _globals['_ROLE']._serialized_end=1852
-  _globals['_SCOPE']._serialized_start=1854
-  _globals['_SCOPE']._serialized_end=1933
-  _globals['_FITTED']._serialized_start=1935
-  _globals['_FITTED']._serialized_end=2027
-  _globals['_METHODVIEW']._serialized_start=2029
-  _globals['_METHODVIEW']._serialized_end=2115
+  _globals['_ROLE']._serialized_start=1765
+  _globals['_ROLE']._serialized_end=1867
+  _globals['_SCOPE']._serialized_start=1869
+  _globals['_SCOPE']._serialized_end=1948
+  _globals['_FITTED']._serialized_start=1950
+  _globals['_FITTED']._serialized_end=2042
+  _globals['_METHODVIEW']._serialized_start=2044
+  _globals['_METHODVIEW']._serialized_end=2130
   _globals['_INPUTFIELD']._serialized_start=93
   _globals['_INPUTFIELD']._serialized_end=164
   _globals['_EXAMPLE']._serialized_start=167
   _globals['_EXAMPLE']._serialized_end=521
   _globals['_METHOD']._serialized_start=524
-  _globals['_METHOD']._serialized_end=1068
-  _globals['_LISTMETHODSREQUEST']._serialized_start=1071
-  _globals['_LISTMETHODSREQUEST']._serialized_end=1200
-  _globals['_LISTMETHODSRESPONSE']._serialized_start=1202
-  _globals['_LISTMETHODSRESPONSE']._serialized_end=1285
-  _globals['_GETMETHODREQUEST']._serialized_start=1287
-  _globals['_GETMETHODREQUEST']._serialized_end=1319
-  _globals['_GETMETHODRESPONSE']._serialized_start=1321
-  _globals['_GETMETHODRESPONSE']._serialized_end=1376
-  _globals['_LIMITS']._serialized_start=1379
-  _globals['_LIMITS']._serialized_end=1518
-  _globals['_MODEL']._serialized_start=1520
-  _globals['_MODEL']._serialized_end=1562
-  _globals['_GETSERVERREQUEST']._serialized_start=1564
-  _globals['_GETSERVERREQUEST']._serialized_end=1582
-  _globals['_GETSERVERRESPONSE']._serialized_start=1585
-  _globals['_GETSERVERRESPONSE']._serialized_end=1748
-  _globals['_CATALOGSERVICE']._serialized_start=2118
-  _globals['_CATALOGSERVICE']._serialized_end=2362
+  _globals['_METHOD']._serialized_end=1083
+  _globals['_LISTMETHODSREQUEST']._serialized_start=1086
+  _globals['_LISTMETHODSREQUEST']._serialized_end=1215
+  _globals['_LISTMETHODSRESPONSE']._serialized_start=1217
+  _globals['_LISTMETHODSRESPONSE']._serialized_end=1300
+  _globals['_GETMETHODREQUEST']._serialized_start=1302
+  _globals['_GETMETHODREQUEST']._serialized_end=1334
+  _globals['_GETMETHODRESPONSE']._serialized_start=1336
+  _globals['_GETMETHODRESPONSE']._serialized_end=1391
+  _globals['_LIMITS']._serialized_start=1394
+  _globals['_LIMITS']._serialized_end=1533
+  _globals['_MODEL']._serialized_start=1535
+  _globals['_MODEL']._serialized_end=1577
+  _globals['_GETSERVERREQUEST']._serialized_start=1579
+  _globals['_GETSERVERREQUEST']._serialized_end=1597
+  _globals['_GETSERVERRESPONSE']._serialized_start=1600
+  _globals['_GETSERVERRESPONSE']._serialized_end=1763
+  _globals['_CATALOGSERVICE']._serialized_start=2133
+  _globals['_CATALOGSERVICE']._serialized_end=2377
 # @@protoc_insertion_point(module_scope)

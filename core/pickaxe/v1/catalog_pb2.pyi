@@ -90,7 +90,7 @@ class Example(_message.Message):
     def __init__(self, params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., ordered: bool = ..., examples: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., validation: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., documents: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., queries: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., query: _Optional[_Union[_data_pb2.Item, _Mapping]] = ..., candidates: _Optional[_Iterable[_Union[_data_pb2.Item, _Mapping]]] = ..., prompts: _Optional[_Iterable[_Union[_data_pb2.Prompt, _Mapping]]] = ...) -> None: ...
 
 class Method(_message.Message):
-    __slots__ = ("name", "roles", "distribution", "title", "summary", "description", "paper", "version", "params_schema", "scope", "reads", "fit_reads", "columns", "fitted", "trainable", "stages", "cost", "reproduced", "example", "error")
+    __slots__ = ("name", "roles", "distribution", "title", "summary", "description", "paper", "version", "params_schema", "scope", "reads", "fit_reads", "columns", "fitted", "trainable", "stages", "cost", "reproduced", "example", "error", "grows")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     DISTRIBUTION_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +111,7 @@ class Method(_message.Message):
     REPRODUCED_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    GROWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     roles: _containers.RepeatedScalarFieldContainer[Role]
     distribution: str
@@ -131,7 +132,8 @@ class Method(_message.Message):
     reproduced: str
     example: Example
     error: _data_pb2.Error
-    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., distribution: _Optional[str] = ..., title: _Optional[str] = ..., summary: _Optional[str] = ..., description: _Optional[str] = ..., paper: _Optional[str] = ..., version: _Optional[int] = ..., params_schema: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., scope: _Optional[_Union[Scope, str]] = ..., reads: _Optional[_Iterable[_Union[InputField, _Mapping]]] = ..., fit_reads: _Optional[_Iterable[_Union[InputField, _Mapping]]] = ..., columns: _Optional[_Iterable[_Union[_data_pb2.ColumnSpec, _Mapping]]] = ..., fitted: _Optional[_Union[Fitted, str]] = ..., trainable: bool = ..., stages: _Optional[_Iterable[str]] = ..., cost: _Optional[str] = ..., reproduced: _Optional[str] = ..., example: _Optional[_Union[Example, _Mapping]] = ..., error: _Optional[_Union[_data_pb2.Error, _Mapping]] = ...) -> None: ...
+    grows: bool
+    def __init__(self, name: _Optional[str] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., distribution: _Optional[str] = ..., title: _Optional[str] = ..., summary: _Optional[str] = ..., description: _Optional[str] = ..., paper: _Optional[str] = ..., version: _Optional[int] = ..., params_schema: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., scope: _Optional[_Union[Scope, str]] = ..., reads: _Optional[_Iterable[_Union[InputField, _Mapping]]] = ..., fit_reads: _Optional[_Iterable[_Union[InputField, _Mapping]]] = ..., columns: _Optional[_Iterable[_Union[_data_pb2.ColumnSpec, _Mapping]]] = ..., fitted: _Optional[_Union[Fitted, str]] = ..., trainable: bool = ..., stages: _Optional[_Iterable[str]] = ..., cost: _Optional[str] = ..., reproduced: _Optional[str] = ..., example: _Optional[_Union[Example, _Mapping]] = ..., error: _Optional[_Union[_data_pb2.Error, _Mapping]] = ..., grows: bool = ...) -> None: ...
 
 class ListMethodsRequest(_message.Message):
     __slots__ = ("role", "view", "page_size", "page_token")

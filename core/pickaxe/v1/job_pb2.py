@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pickaxe.v1 import data_pb2 as pickaxe_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pickaxe/v1/job.proto\x12\npickaxe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pickaxe/v1/data.proto\"\xba\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.pickaxe.v1.Job.Kind\x12\"\n\x03use\x18\x03 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pickaxe.v1.Job.State\x12&\n\x08progress\x18\x05 \x01(\x0b\x32\x14.pickaxe.v1.Progress\x12\x10\n\x08\x61rtifact\x18\x06 \x01(\t\x12 \n\x05\x65rror\x18\x07 \x01(\x0b\x32\x11.pickaxe.v1.Error\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\x05\":\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_FIT\x10\x01\x12\x0e\n\nKIND_INDEX\x10\x02\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\x9a\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32!.pickaxe.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x8f\x01\n\x07JobSpec\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.pickaxe.v1.Job.Kind\x12\"\n\x03use\x18\x02 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.pickaxe.v1.CallOptions\"\xc1\x01\n\x07ItemSet\x12&\n\x04part\x18\x01 \x01(\x0e\x32\x18.pickaxe.v1.ItemSet.Part\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.pickaxe.v1.Item\"m\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x11\n\rPART_EXAMPLES\x10\x01\x12\x13\n\x0fPART_VALIDATION\x10\x02\x12\x13\n\x0fPART_UNLABELLED\x10\x03\x12\x12\n\x0ePART_DOCUMENTS\x10\x04\"\x0c\n\nEndOfItems\"\x8b\x01\n\x0fStartJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x13.pickaxe.v1.JobSpecH\x00\x12$\n\x05items\x18\x02 \x01(\x0b\x32\x13.pickaxe.v1.ItemSetH\x00\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.pickaxe.v1.EndOfItemsH\x00\x42\x06\n\x04part\"0\n\x10StartJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.pickaxe.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10WatchJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job2\xf0\x02\n\nJobService\x12G\n\x08StartJob\x12\x1b.pickaxe.v1.StartJobRequest\x1a\x1c.pickaxe.v1.StartJobResponse(\x01\x12?\n\x06GetJob\x12\x19.pickaxe.v1.GetJobRequest\x1a\x1a.pickaxe.v1.GetJobResponse\x12\x45\n\x08ListJobs\x12\x1b.pickaxe.v1.ListJobsRequest\x1a\x1c.pickaxe.v1.ListJobsResponse\x12H\n\tCancelJob\x12\x1c.pickaxe.v1.CancelJobRequest\x1a\x1d.pickaxe.v1.CancelJobResponse\x12G\n\x08WatchJob\x12\x1b.pickaxe.v1.WatchJobRequest\x1a\x1c.pickaxe.v1.WatchJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pickaxe/v1/job.proto\x12\npickaxe.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pickaxe/v1/data.proto\"\xba\x04\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.pickaxe.v1.Job.Kind\x12\"\n\x03use\x18\x03 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pickaxe.v1.Job.State\x12&\n\x08progress\x18\x05 \x01(\x0b\x32\x14.pickaxe.v1.Progress\x12\x10\n\x08\x61rtifact\x18\x06 \x01(\t\x12 \n\x05\x65rror\x18\x07 \x01(\x0b\x32\x11.pickaxe.v1.Error\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\x05\":\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_FIT\x10\x01\x12\x0e\n\nKIND_INDEX\x10\x02\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\x9a\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x32\n\x07metrics\x18\x04 \x03(\x0b\x32!.pickaxe.v1.Progress.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xba\x01\n\x07JobSpec\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.pickaxe.v1.Job.Kind\x12\"\n\x03use\x18\x02 \x01(\x0b\x32\x15.pickaxe.v1.MethodUse\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x07options\x18\x04 \x01(\x0b\x32\x17.pickaxe.v1.CallOptions\x12\x15\n\rbase_artifact\x18\x05 \x01(\t\x12\x12\n\nremove_ids\x18\x06 \x03(\t\"\xc1\x01\n\x07ItemSet\x12&\n\x04part\x18\x01 \x01(\x0e\x32\x18.pickaxe.v1.ItemSet.Part\x12\x1f\n\x05items\x18\x02 \x03(\x0b\x32\x10.pickaxe.v1.Item\"m\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x11\n\rPART_EXAMPLES\x10\x01\x12\x13\n\x0fPART_VALIDATION\x10\x02\x12\x13\n\x0fPART_UNLABELLED\x10\x03\x12\x12\n\x0ePART_DOCUMENTS\x10\x04\"\x0c\n\nEndOfItems\"\x8b\x01\n\x0fStartJobRequest\x12#\n\x04spec\x18\x01 \x01(\x0b\x32\x13.pickaxe.v1.JobSpecH\x00\x12$\n\x05items\x18\x02 \x01(\x0b\x32\x13.pickaxe.v1.ItemSetH\x00\x12%\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.pickaxe.v1.EndOfItemsH\x00\x42\x06\n\x04part\"0\n\x10StartJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\".\n\x0eGetJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"J\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.pickaxe.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n\x11\x43\x61ncelJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10WatchJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.pickaxe.v1.Job2\xf0\x02\n\nJobService\x12G\n\x08StartJob\x12\x1b.pickaxe.v1.StartJobRequest\x1a\x1c.pickaxe.v1.StartJobResponse(\x01\x12?\n\x06GetJob\x12\x19.pickaxe.v1.GetJobRequest\x1a\x1a.pickaxe.v1.GetJobResponse\x12\x45\n\x08ListJobs\x12\x1b.pickaxe.v1.ListJobsRequest\x1a\x1c.pickaxe.v1.ListJobsResponse\x12H\n\tCancelJob\x12\x1c.pickaxe.v1.CancelJobRequest\x1a\x1d.pickaxe.v1.CancelJobResponse\x12G\n\x08WatchJob\x12\x1b.pickaxe.v1.WatchJobRequest\x1a\x1c.pickaxe.v1.WatchJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,33 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS_METRICSENTRY']._serialized_start=774
   _globals['_PROGRESS_METRICSENTRY']._serialized_end=820
   _globals['_JOBSPEC']._serialized_start=823
-  _globals['_JOBSPEC']._serialized_end=966
-  _globals['_ITEMSET']._serialized_start=969
-  _globals['_ITEMSET']._serialized_end=1162
-  _globals['_ITEMSET_PART']._serialized_start=1053
-  _globals['_ITEMSET_PART']._serialized_end=1162
-  _globals['_ENDOFITEMS']._serialized_start=1164
-  _globals['_ENDOFITEMS']._serialized_end=1176
-  _globals['_STARTJOBREQUEST']._serialized_start=1179
-  _globals['_STARTJOBREQUEST']._serialized_end=1318
-  _globals['_STARTJOBRESPONSE']._serialized_start=1320
-  _globals['_STARTJOBRESPONSE']._serialized_end=1368
-  _globals['_GETJOBREQUEST']._serialized_start=1370
-  _globals['_GETJOBREQUEST']._serialized_end=1399
-  _globals['_GETJOBRESPONSE']._serialized_start=1401
-  _globals['_GETJOBRESPONSE']._serialized_end=1447
-  _globals['_LISTJOBSREQUEST']._serialized_start=1449
-  _globals['_LISTJOBSREQUEST']._serialized_end=1505
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1507
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1581
-  _globals['_CANCELJOBREQUEST']._serialized_start=1583
-  _globals['_CANCELJOBREQUEST']._serialized_end=1615
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1617
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1666
-  _globals['_WATCHJOBREQUEST']._serialized_start=1668
-  _globals['_WATCHJOBREQUEST']._serialized_end=1699
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1701
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1749
-  _globals['_JOBSERVICE']._serialized_start=1752
-  _globals['_JOBSERVICE']._serialized_end=2120
+  _globals['_JOBSPEC']._serialized_end=1009
+  _globals['_ITEMSET']._serialized_start=1012
+  _globals['_ITEMSET']._serialized_end=1205
+  _globals['_ITEMSET_PART']._serialized_start=1096
+  _globals['_ITEMSET_PART']._serialized_end=1205
+  _globals['_ENDOFITEMS']._serialized_start=1207
+  _globals['_ENDOFITEMS']._serialized_end=1219
+  _globals['_STARTJOBREQUEST']._serialized_start=1222
+  _globals['_STARTJOBREQUEST']._serialized_end=1361
+  _globals['_STARTJOBRESPONSE']._serialized_start=1363
+  _globals['_STARTJOBRESPONSE']._serialized_end=1411
+  _globals['_GETJOBREQUEST']._serialized_start=1413
+  _globals['_GETJOBREQUEST']._serialized_end=1442
+  _globals['_GETJOBRESPONSE']._serialized_start=1444
+  _globals['_GETJOBRESPONSE']._serialized_end=1490
+  _globals['_LISTJOBSREQUEST']._serialized_start=1492
+  _globals['_LISTJOBSREQUEST']._serialized_end=1548
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1550
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1624
+  _globals['_CANCELJOBREQUEST']._serialized_start=1626
+  _globals['_CANCELJOBREQUEST']._serialized_end=1658
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1660
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1709
+  _globals['_WATCHJOBREQUEST']._serialized_start=1711
+  _globals['_WATCHJOBREQUEST']._serialized_end=1742
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1744
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1792
+  _globals['_JOBSERVICE']._serialized_start=1795
+  _globals['_JOBSERVICE']._serialized_end=2163
 # @@protoc_insertion_point(module_scope)

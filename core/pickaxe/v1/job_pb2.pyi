@@ -79,16 +79,20 @@ class Progress(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., step: _Optional[int] = ..., total: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("kind", "use", "request_id", "options")
+    __slots__ = ("kind", "use", "request_id", "options", "base_artifact", "remove_ids")
     KIND_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    BASE_ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_IDS_FIELD_NUMBER: _ClassVar[int]
     kind: Job.Kind
     use: _data_pb2.MethodUse
     request_id: str
     options: _data_pb2.CallOptions
-    def __init__(self, kind: _Optional[_Union[Job.Kind, str]] = ..., use: _Optional[_Union[_data_pb2.MethodUse, _Mapping]] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[_data_pb2.CallOptions, _Mapping]] = ...) -> None: ...
+    base_artifact: str
+    remove_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kind: _Optional[_Union[Job.Kind, str]] = ..., use: _Optional[_Union[_data_pb2.MethodUse, _Mapping]] = ..., request_id: _Optional[str] = ..., options: _Optional[_Union[_data_pb2.CallOptions, _Mapping]] = ..., base_artifact: _Optional[str] = ..., remove_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ItemSet(_message.Message):
     __slots__ = ("part", "items")

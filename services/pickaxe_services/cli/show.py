@@ -69,6 +69,7 @@ def _facts(card: Card) -> Mapping[str, object]:
         "sees": _SCOPES[card.scope],
         "fitted": card.fitted if card.trainable else "never",
         "stages": ", ".join(card.stages),
+        **({"grows": "yes: an index may start from another"} if card.grows else {}),
         "cost": card.cost,
         "reproduced": card.reproduced,
     }

@@ -201,6 +201,8 @@ class RemoteRetriever(RemoteMethod):
         documents: Iterable[ItemLike],
         *,
         out: str | os.PathLike[str] | None = None,
+        base: str | None = None,
+        remove: Iterable[str] = (),
         overwrite: bool = False,
         timeout: float | None = None,
         seed: int = 0,
@@ -208,10 +210,34 @@ class RemoteRetriever(RemoteMethod):
         progress: OnProgress | None = None,
         request_id: str = "",
     ) -> RemoteRetriever:
-        """Index on the server as a job, and return the handle that searches the index there."""
+        """Index on the server as a job, and return the handle that searches the index there.
+
+        With `base`, an index of the server, the documents are added to those of that index, less those whose ids
+        `remove` names.
+        """
         call = self._call(call, timeout, seed)
-        spec = JobSpec("index", self._use, request_id or new_request_id(), _options(call))
+        use, identity = self._use, request_id or new_request_id()
+        spec = JobSpec("index", use, identity, _options(call), base or "", tuple(sorted(set(remove))))
         return self._made(spec, {"documents": documents}, out, overwrite, call, progress)
+
+    def add(
+        self,
+        documents: Iterable[ItemLike],
+        *,
+        remove: Iterable[str] = (),
+        out: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        timeout: float | None = None,
+        seed: int = 0,
+        call: Call | None = None,
+        progress: OnProgress | None = None,
+        request_id: str = "",
+    ) -> RemoteRetriever:
+        """The handle of a new index: this one with more documents and without those whose ids `remove` names."""
+        return self.with_artifact("").index(
+            documents, out=out, base=self._use.artifact, remove=remove, overwrite=overwrite, timeout=timeout, seed=seed,
+            call=call, progress=progress, request_id=request_id,
+        )  # fmt: skip
 
     def search(
         self,

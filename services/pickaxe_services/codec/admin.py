@@ -87,6 +87,7 @@ def write_card(card: Card) -> catalog_pb2.Method:
         cost=card.cost,
         reproduced=card.reproduced,
         example=_write_example(card.example),
+        grows=card.grows,
     )
 
 
@@ -114,6 +115,7 @@ def read_card(message: catalog_pb2.Method) -> Card:
         cost=message.cost,
         reproduced=message.reproduced,
         example=_read_example(message.example),
+        grows=message.grows,
     )
 
 
@@ -215,6 +217,8 @@ def write_job_spec(spec: JobSpec) -> job_pb2.StartJobRequest:
             use=values.write_use(spec.use),
             request_id=spec.request_id,
             options=values.write_options(spec.options),
+            base_artifact=spec.base,
+            remove_ids=spec.remove,
         )
     )
 
@@ -226,11 +230,17 @@ def read_job_spec(request: job_pb2.StartJobRequest) -> JobSpec:
     if kind is None:
         raise InvalidParams("spec.kind", "must be FIT or INDEX")
     spec = request.spec
+    if kind != "index" and (spec.base_artifact or spec.remove_ids):
+        raise InvalidParams("spec.base_artifact", "and remove_ids are for jobs of kind INDEX")
+    if spec.remove_ids and not spec.base_artifact:
+        raise InvalidParams("spec.remove_ids", "need a base_artifact to remove documents from")
     return JobSpec(
         kind,  # type: ignore[arg-type]
         values.read_use(spec.use),
         spec.request_id,
         values.read_options(spec.options),
+        spec.base_artifact,
+        tuple(spec.remove_ids),
     )
 
 

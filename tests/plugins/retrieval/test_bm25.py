@@ -71,3 +71,22 @@ def test_bad_input(tmp_path: Path) -> None:
             pickaxe.retriever("bm25", **wrong)
     only_empty = pickaxe.retriever("bm25").index([Item("a", ""), Item("b", "…")])
     assert only_empty.search(["a"], 3).results == ((),)
+
+
+def test_growing_equals_indexing_what_is_left(tmp_path: Path) -> None:
+    old = pickaxe.retriever("bm25", language="en").index(DOCUMENTS, out=tmp_path / "index")
+    new = [Item("rain", "No rain at all."), Item("snow", "Snow and rain.")]
+    grown = old.add(new, remove=["rain", "empty"])
+    anew = pickaxe.retriever("bm25", language="en").index([*(DOCUMENTS[row] for row in (1, 2, 4)), *new])
+    queries = ["rain", "tea and snow", "all", "日本語"]
+    assert grown.search(queries, 10).results == anew.search(queries, 10).results
+    assert [hit.id for hit in old.search(["rain"], 10)[0]] == ["rain", "again"]
+    with pytest.raises(InvalidParams, match="'gone'"):
+        old.add([], remove=["gone"])
+    with pytest.raises(InvalidItems, match="'tea' is in the index already"):
+        old.add([Item("tea", "x")], out=tmp_path / "index", overwrite=True)
+    with pytest.raises(ArtifactMismatch, match="language='en'"):
+        pickaxe.retriever("bm25", language="pt").index([], base=tmp_path / "index")
+    with pytest.raises(InvalidItems, match="are none"):
+        old.add([], remove=[item.id for item in DOCUMENTS])
+    assert [hit.id for hit in pickaxe.retriever("bm25", artifact=tmp_path / "index").search(["tea"], 1)[0]] == ["tea"]

@@ -110,3 +110,20 @@ def test_bad_input(letters: dict[str, Letters], tmp_path: Path) -> None:
         index.search(["broken"], 3)
     with pytest.raises(InvalidParams, match="k"):
         index.search(["a"], 0)
+
+
+def test_growing_encodes_new_documents_only(letters: dict[str, Letters], tmp_path: Path) -> None:
+    old = pickaxe.retriever("dense").index(DOCUMENTS, out=tmp_path / "index")
+    letters["encoder"].asked.clear()
+    new = [Item("jig", "a new jig"), Item("bee", "bee")]
+    grown = old.add(new, remove=["jig", "empty"])
+    assert letters["encoder"].asked == ["a new jig", "bee"]
+    anew = pickaxe.retriever("dense").index([*(DOCUMENTS[row] for row in (0, 2, 4)), *new])
+    queries = ["jig gig", "a bee", ""]
+    assert grown.search(queries, 10).results == anew.search(queries, 10).results
+    assert ids(old.search(["jig gig"], 2)) == [["jig", "same as jig"]]
+    with pytest.raises(ArtifactMismatch, match="another"):
+        pickaxe.retriever("dense", encoder="another").index(new, base=tmp_path / "index")
+    with pytest.raises(InvalidItems, match="not finite"):
+        old.add([Item("bad", "broken")], out=tmp_path / "index", overwrite=True)
+    assert ids(pickaxe.retriever("dense", artifact=tmp_path / "index").search(["jig gig"], 1)) == [["jig"]]
