@@ -354,5 +354,6 @@ def _pairs(mapping: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def _graph_bytes(graph: Path) -> int:
-    """Size of a graph with its external data: the `*.data` files beside it."""
-    return graph.stat().st_size + sum(path.stat().st_size for path in graph.parent.glob("*.data"))
+    """Size of a graph with its external data: the `*.data` files beside it, and `<graph>_data` of exporters."""
+    beside = {*graph.parent.glob("*.data"), *graph.parent.glob(f"{graph.name}_data*")}
+    return graph.stat().st_size + sum(path.stat().st_size for path in beside)

@@ -215,9 +215,10 @@ class TestBudget:
         np.testing.assert_array_equal(binding.outputs()[0].numpy(), 2 * X)
         runtime.close()
 
-    def test_external_data_counts(self, runtime: Runtime, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["g.onnx.data", "g.onnx_data"])
+    def test_external_data_counts(self, runtime: Runtime, tmp_path: Path, name: str) -> None:
         path = affine(tmp_path / "g.onnx")
-        (tmp_path / "g.onnx.data").write_bytes(bytes(1000))
+        (tmp_path / name).write_bytes(bytes(1000))
         assert runtime.open(path).size == path.stat().st_size + 1000
 
 

@@ -80,7 +80,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if len(found) != 1:
             raise ModelMissing(
                 f"{path} holds {len(found)} .gguf files and no config.json: name a directory with safetensors and "
-                "config.json, or one .gguf file",
+                "config.json, one .gguf file, or an exported decoder (model.onnx, config.json, tokenizer.json)",
                 metadata={"path": path},
             )
         path = found[0]
@@ -258,7 +258,9 @@ def _open_safetensors(path: Path) -> Checkpoint:
     config = json.loads((path / "config.json").read_text())
     paths = sorted(path.glob("*.safetensors"))
     if not paths:
-        raise ModelMissing(f"{path} has a config.json but no .safetensors file", metadata={"path": path})
+        raise ModelMissing(
+            f"{path} has a config.json but no .safetensors file, and no model.onnx either", metadata={"path": path}
+        )
     tensors = _SafetensorsFiles(paths)
     family = str(config.get("model_type"))
     if family not in _HF_FAMILIES:

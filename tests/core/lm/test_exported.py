@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from exporter import Kind
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pickaxe.errors import DoesNotFit, InvalidItems, InvalidParams, Unmet
 from pickaxe.lm import KV, Contexts, rotate
@@ -166,3 +168,33 @@ def test_bad_input_is_refused_as_anywhere(plain):
     with pytest.raises(DoesNotFit):
         plain.token_logprobs([[1] * 641])
     assert plain.context_length == 640
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=5).filter(
+        lambda rows: any(count for _, count in rows)
+    ),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_row_of_a_run_gets_what_it_gets_alone(exported, reference, rows, seed):
+    random = np.random.default_rng(seed)
+    texts = [random.integers(0, 250, before + count) for before, count in rows]
+    network = exported.network
+    empty = KV.empty(network.architecture, 1, 0)
+    pasts = [
+        exported.forward([text[:before]], logits_at="none")[1] if before else empty
+        for text, (before, _) in zip(texts, rows, strict=True)
+    ]
+    counts = np.array([count for _, count in rows])
+    ids = np.zeros((len(rows), int(counts.max())), np.int64)
+    for row, (text, (before, count)) in enumerate(zip(texts, rows, strict=True)):
+        ids[row, :count] = text[before:]
+    past = KV.concatenate(pasts)
+    wanted = np.concatenate([row * ids.shape[1] + np.arange(count) for row, count in enumerate(counts)])
+    states, cache = network.read(ids, counts, past, wanted)
+    assert cache.lengths.tolist() == [len(text) for text in texts]
+    expected = [
+        reference.logits(list(text))[before:] for text, (before, count) in zip(texts, rows, strict=True) if count
+    ]
+    np.testing.assert_allclose(network.logits(states), np.concatenate(expected), atol=1e-4)
