@@ -25,9 +25,8 @@ class Hasher:
 
     def __init__(self, pattern: str, ngrams: int, buckets: int, remembered: int = REMEMBERED) -> None:
         self._pattern, self._ngrams, self._buckets = pattern, ngrams, buckets
-        self._words: Remembered[str, int] = Remembered(lambda word: bucket(word, buckets), remembered)
-        self._grams: list[Remembered[tuple[str, ...], int]] = [
-            Remembered(lambda gram: bucket(" ".join(gram), buckets), remembered) for _ in range(ngrams - 1)
+        self._known: list[Remembered[str, int]] = [
+            Remembered(lambda gram: bucket(gram, buckets), remembered) for _ in range(ngrams)
         ]
 
     def parts(self, text: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -36,17 +35,15 @@ class Hasher:
         for piece in pieces(text, self._pattern):
             words = split(piece.lower(), self._pattern)
             joined, carried = before + words, len(before)
-            found = [np.fromiter(map(self._words.__getitem__, words), np.int64, len(words))]
-            found += [self._of_size(n, joined, carried) for n in range(2, self._ngrams + 1)]
-            yield len(words), np.concatenate(found)
+            yield len(words), np.concatenate([self._of_size(n, joined, carried) for n in range(1, self._ngrams + 1)])
             before = joined[len(joined) - self._ngrams + 1 :] if self._ngrams > 1 else []
 
     def _of_size(self, n: int, words: Sequence[str], carried: int) -> np.ndarray:
         """Buckets of the n-grams that end behind the first `carried` words."""
         start = max(0, carried - n + 1)
         number = max(0, len(words) - n + 1 - start)
-        grams = zip(*(words[start + at :] for at in range(n)), strict=False)
-        return np.fromiter(map(self._grams[n - 2].__getitem__, grams), np.int64, number)
+        grams = words[start:] if n == 1 else map(" ".join, zip(*(words[start + at :] for at in range(n)), strict=False))
+        return np.fromiter(map(self._known[n - 1].__getitem__, grams), np.int64, number)
 
     def count(self, text: str, into: np.ndarray) -> int:
         """Add the text's n-grams to the counts per bucket; the number of its words."""

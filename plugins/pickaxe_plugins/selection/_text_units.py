@@ -132,6 +132,11 @@ def cut(text: str, pattern: str = WORD) -> Words:
     return _recent.words(text, pattern)
 
 
+def forget() -> None:
+    """Let go of the texts that `cut` remembers, so that the next ones are cut anew."""
+    _recent.forget()
+
+
 def _cut(text: str, pattern: str) -> Words:
     ids: dict[str, int] = {}
     parts = []
@@ -164,6 +169,11 @@ class _Recent:
                 while self._held > self._limit:
                     self._held -= len(self._words.popitem(last=False)[0][0])
         return found
+
+    def forget(self) -> None:
+        with self._lock:
+            self._words.clear()
+            self._held = 0
 
 
 _recent = _Recent(4 << 20)
