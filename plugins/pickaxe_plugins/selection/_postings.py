@@ -62,10 +62,11 @@ class Index:
     def __init__(self, artifact: Artifact) -> None:
         self.lemmas: list[str] = artifact.read_json(_LEMMAS)
         self._places = {lemma: place for place, lemma in enumerate(self.lemmas)}
-        self._ends, self._postings = (artifact.read_array(name) for name in (_ENDS, _POSTINGS))
-        self._tag_ends, self._tagged = (artifact.read_array(name) for name in (_TAG_ENDS, _TAGGED))
-        self._probabilities = artifact.read_array(_PROBABILITIES)
-        self._ids, self._id_ends = (artifact.read_array(name) for name in (_IDS, _ID_ENDS))
+        # Plain views of the mapped files: slices of a memmap are memmaps, which take several times as long to make.
+        self._ends, self._postings, self._tag_ends, self._tagged, self._probabilities, self._ids, self._id_ends = (
+            artifact.read_array(name).view(np.ndarray)
+            for name in (_ENDS, _POSTINGS, _TAG_ENDS, _TAGGED, _PROBABILITIES, _IDS, _ID_ENDS)
+        )
 
     def __len__(self) -> int:
         return len(self._id_ends)

@@ -217,7 +217,7 @@ class ConceptFrequency(Method[Params]):
             )
         predicted = np.full(len(items), np.nan) if law is None else law.predict(counts.frequency)
         log10 = np.log10(np.maximum(counts.frequency, 1.0))
-        columns = {params.primary: self._sign * log10, **counts.columns(), "log10_frequency": log10}
+        columns = {params.primary: self._sign * log10 + 0.0, **counts.columns(), "log10_frequency": log10}
         columns["predicted_accuracy"] = predicted
         if params.examples:
             columns["examples"] = np.array(counts.examples, np.str_)
