@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from exporter import Kind
 
-import pickaxe
-from pickaxe import Call, Prompt
+from pickaxe import Call, Host, Prompt
 from pickaxe.data import Sampling
 from pickaxe.errors import Cancelled, MethodFailed
 from pickaxe.lm import LM, EngineSettings, Generation, Grammar, OnlyTokens, TokenTrie, WithoutTokens
@@ -167,17 +166,16 @@ def test_processors_tries_and_grammars(plain, tiny):
     assert_same(steps_of(plain, requests), steps_of(tiny, requests))
 
 
-def test_decoding_over_grpc(reference, tmp_path: Path, monkeypatch, write_export):
+def test_decoding_over_grpc(reference, tmp_path: Path, write_export):
     from pickaxe_services import LocalServer, Settings, connect
 
     models = tmp_path / "models"
     models.mkdir()
     write_export(reference, tmp_path / "exported")
     (models / "models.toml").write_text('[foreign]\npath = "../exported"\nkind = "lm"\n')
-    monkeypatch.setenv("PICKAXE_MODELS", str(models))
     prompt = Prompt("Once upon", sampling=Sampling(max_tokens=20, temperature=2.0, seed=5))
-    expected = pickaxe.decoder("repeated-sampling", model="foreign").complete(prompt)
-    with LocalServer(Settings(port=0, root=tmp_path / "server")) as address, connect(address) as client:
+    expected = Host(models=models).decoder("repeated-sampling", model="foreign").complete(prompt)
+    with LocalServer(Settings(port=0, root=tmp_path / "server", models=models)) as address, connect(address) as client:
         decoder = client.decoder("repeated-sampling", model="foreign")
         chunks = list(decoder.decode(prompt))
         assert decoder.complete(prompt) == expected
