@@ -12,7 +12,7 @@ from pickaxe_plugins.selection._text_units import Remembered, pieces, split
 EPSILON = 1e-8
 """Added to every probability before its logarithm, as in the authors' code."""
 REMEMBERED = 1 << 18
-"""n-grams whose buckets are remembered, per size of n-gram."""
+"""n-grams whose buckets are remembered, per size of n-gram; pairs have a table of their own."""
 
 
 def bucket(gram: str, buckets: int) -> int:
@@ -20,11 +20,54 @@ def bucket(gram: str, buckets: int) -> int:
     return int.from_bytes(hashlib.sha256(gram.encode("utf-8", "surrogatepass")).digest(), "big") % buckets
 
 
+class _Pairs:
+    """Buckets of pairs of neighbouring words.
+
+    A direct-mapped table: a pair's place follows from the numbers of its words, and a new pair takes the place of
+    whichever was there.  All pairs of a text are looked up at once.
+    """
+
+    def __init__(self, buckets: int) -> None:
+        self._buckets = buckets
+        self._numbers: dict[str, int] = {}
+        self._keys = np.zeros(_PLACES, np.uint64)
+        self._values = np.zeros(_PLACES, np.int64)
+
+    def buckets(self, words: Sequence[str]) -> np.ndarray:
+        if len(words) < 2:
+            return np.zeros(0, np.int64)
+        ids = self._ids(words)
+        keys = (ids[:-1] << np.uint64(32)) | ids[1:]
+        places = (keys * _ODD) >> _SHIFT
+        found = self._values[places]
+        for at in np.flatnonzero(self._keys[places] != keys).tolist():
+            found[at] = bucket(f"{words[at]} {words[at + 1]}", self._buckets)
+        self._keys[places], self._values[places] = keys, found
+        return found
+
+    def _ids(self, words: Sequence[str]) -> np.ndarray:
+        """Numbers of the words, from 1; when too many have one, all numbers and pairs are forgotten."""
+        numbers = self._numbers
+        if len(numbers) > REMEMBERED:
+            numbers.clear()
+            self._keys[:] = 0
+        for word in dict.fromkeys(words):
+            if word not in numbers:
+                numbers[word] = len(numbers) + 1
+        return np.fromiter(map(numbers.__getitem__, words), np.uint64, len(words))
+
+
+_PLACES = 1 << 20
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(64 - 20)
+
+
 class Hasher:
     """The buckets of a text's n-grams for n = 1 … `ngrams`; keeps those of frequent n-grams.  Not for two threads."""
 
     def __init__(self, pattern: str, ngrams: int, buckets: int, remembered: int = REMEMBERED) -> None:
         self._pattern, self._ngrams, self._buckets = pattern, ngrams, buckets
+        self._pairs = _Pairs(buckets)
         self._known: list[Remembered[str, int]] = [
             Remembered(lambda gram: bucket(gram, buckets), remembered) for _ in range(ngrams)
         ]
@@ -41,6 +84,8 @@ class Hasher:
     def _of_size(self, n: int, words: Sequence[str], carried: int) -> np.ndarray:
         """Buckets of the n-grams that end behind the first `carried` words."""
         start = max(0, carried - n + 1)
+        if n == 2:
+            return self._pairs.buckets(words[start:])
         number = max(0, len(words) - n + 1 - start)
         grams = words[start:] if n == 1 else map(" ".join, zip(*(words[start + at :] for at in range(n)), strict=False))
         return np.fromiter(map(self._known[n - 1].__getitem__, grams), np.int64, number)

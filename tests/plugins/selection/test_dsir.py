@@ -1,6 +1,7 @@
 """dsir: weights, invariances, several targets, shards, selections, how near a selection comes."""
 
 import hashlib
+import itertools
 import random
 from typing import Any
 
@@ -13,7 +14,7 @@ from topic_corpus import TOPICS, document
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
-from pickaxe_plugins.selection import _text_units
+from pickaxe_plugins.selection import _ngrams, _text_units
 from pickaxe_plugins.selection._ngrams import Hasher, bucket, choose, choose_for_targets, divergence
 from pickaxe_plugins.selection._text_units import WORD
 from pickaxe_plugins.selection.dsir import kl_reduction
@@ -79,6 +80,17 @@ def test_texts_in_pieces_and_forgotten_ngrams_weigh_the_same(monkeypatch: pytest
     assert Hasher(WORD, 3, 500, remembered=10).count(text, parts) == words
     assert parts.tolist() == whole.tolist()
     assert whole.sum() == 3 * words - 3
+
+
+def test_pairs_that_share_a_place_keep_their_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ngrams, "_PLACES", 4)
+    monkeypatch.setattr(_ngrams, "_SHIFT", np.uint64(62))
+    monkeypatch.setattr(_ngrams, "REMEMBERED", 3)
+    pairs, draw = _ngrams._Pairs(1000), random.Random(0)
+    for _ in range(50):
+        words = [draw.choice("abcdef") for _ in range(draw.randrange(9))]
+        expected = [bucket(f"{one} {two}", 1000) for one, two in itertools.pairwise(words)]
+        assert pairs.buckets(words).tolist() == expected
 
 
 # ---------------------------------------------------------------- fitting
