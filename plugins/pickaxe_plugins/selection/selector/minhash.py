@@ -37,17 +37,23 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def shingles(text: str, size: int = 5) -> np.ndarray:
-    """Different hashes (uint64) of all runs of `size` words; a shorter text is one run, one without words has none."""
+def _runs(text: str, size: int) -> np.ndarray:
+    """Hashes (uint64) of all runs of `size` words, in order; a shorter text is one run, one without words has none."""
     found = words(text)
     if not found:
         return np.zeros(0, np.uint64)
     hashes = np.fromiter(map(_word_hash, found), np.uint64, len(found))
     size = min(size, len(found))
-    total = np.zeros(len(found) - size + 1, np.uint64)
-    for place in range(size):
-        total = _mixed(total * _PRIME + hashes[place : place + len(total)])
-    return np.unique(total)
+    total = hashes[: len(found) - size + 1].copy()
+    for place in range(1, size):
+        total *= _PRIME
+        total += hashes[place : place + len(total)]
+    return _mixed(total)
+
+
+def shingles(text: str, size: int = 5) -> np.ndarray:
+    """The different hashes of all runs of `size` words, ascending."""
+    return np.unique(_runs(text, size))
 
 
 def jaccard(left: str, right: str, size: int = 5) -> float:
@@ -73,25 +79,28 @@ class MinHash:
     def _factors(self) -> tuple[np.ndarray, np.ndarray]:
         count = self.bands * self.rows
         drawn = _mixed((np.arange(1, 2 * count + 1, dtype=np.uint64) + np.uint64(self.seed << 20)) * _PRIME)
-        return drawn[:count, None] | np.uint64(1), drawn[count:, None]
+        halves = (drawn >> np.uint64(32)).astype(np.uint32)[:, None]
+        return halves[:count] | np.uint32(1), halves[count:]
 
     def signature(self, text: str) -> np.ndarray:
-        """uint32 (bands * rows,); all ones for a text without words."""
-        values = shingles(text, self.shingle)
+        """uint32 (bands * rows,): minima of permutations a * x + b of 32-bit hashes; all ones for no words."""
+        values = (_runs(text, self.shingle) >> np.uint64(32)).astype(np.uint32)
         multiply, add = self._factors
-        least = np.full(len(multiply), np.iinfo(np.uint32).max, np.uint64)
+        least = np.full(len(multiply), np.iinfo(np.uint32).max, np.uint32)
         for start in range(0, len(values), _BLOCK):
-            hashed = (values[None, start : start + _BLOCK] * multiply + add) >> np.uint64(32)
+            hashed = values[None, start : start + _BLOCK] * multiply
+            hashed += add
             np.minimum(least, hashed.min(axis=1), out=least)
-        return least.astype(np.uint32)
+        return least
 
     def band_keys(self, signature: np.ndarray) -> np.ndarray:
         """uint64 (..., bands): equal keys of a band make two texts candidates."""
         parts = signature.astype(np.uint64).reshape(*signature.shape[:-1], self.bands, self.rows)
-        keys = np.broadcast_to(np.arange(1, self.bands + 1, dtype=np.uint64), parts.shape[:-1]) * _PRIME
+        keys = np.broadcast_to(np.arange(1, self.bands + 1, dtype=np.uint64), parts.shape[:-1]).copy()
         for place in range(self.rows):
-            keys = _mixed(keys * _PRIME + parts[..., place])
-        return keys
+            keys *= _PRIME
+            keys += _mixed(parts[..., place] + np.uint64(place))
+        return _mixed(keys)
 
 
 def estimate(one: np.ndarray, other: np.ndarray) -> np.ndarray:
