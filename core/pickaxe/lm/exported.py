@@ -119,7 +119,8 @@ class ExportedNetwork:
         """
         usual = past.lengths[:, None] + np.arange(ids.shape[1])
         given = usual if positions is None else np.asarray(positions, dtype=np.int64)
-        self._check_asked(bias is not None, contexts is not None, bool((given != usual).any()))
+        moved = (given != usual) & (np.arange(ids.shape[1]) < counts[:, None])
+        self._check_asked(bias is not None, contexts is not None, bool(moved.any()))
         longer = past.extended(counts, int((past.lengths + counts).max(initial=0)), SPARE)
         piece = _Piece(self, ids, counts, past.lengths, given, rows, longer, self.empty_states(len(rows)))
         for group in self._groups(past.lengths, counts):
@@ -127,12 +128,10 @@ class ExportedNetwork:
         return piece.states, longer
 
     def _check_asked(self, bias: bool, contexts: bool, positions: bool) -> None:
-        if positions and self.habits.positions:
-            positions = False
         asked = {
             "an attention bias (token trees, packed prompts)": bias,
             "parallel contexts (`Contexts`)": contexts,
-            "positions other than counted on": positions,
+            "positions other than counted on": positions and not self.habits.positions,
         }
         for what, wanted in asked.items():
             if wanted:

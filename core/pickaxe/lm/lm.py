@@ -56,7 +56,8 @@ class LM:
 
         `precision` is fp32, int8, int4 or, on a GPU, fp16; auto is, on a CPU, int4 for weights that are
         stored in 4 bits and int8 for all others; on a GPU fp16.  The first opening of a model and precision
-        converts it, which takes seconds.  `layers`: only so many of its first layers, with its norm and head.
+        converts it, which takes seconds.  A decoder that was exported to ONNX runs as it is stored.
+        `layers`: only so many of its first layers, with its norm and head.
         """
         network, tokenizer = open_network(store, runtime, name, precision, layers)
         return cls(name, network, tokenizer, settings)

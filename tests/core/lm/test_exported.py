@@ -198,3 +198,10 @@ def test_every_row_of_a_run_gets_what_it_gets_alone(exported, reference, rows, s
         reference.logits(list(text))[before:] for text, (before, count) in zip(texts, rows, strict=True) if count
     ]
     np.testing.assert_allclose(network.logits(states), np.concatenate(expected), atol=1e-4)
+
+
+def test_positions_of_padding_do_not_matter(reference, open_export):
+    lm = open_export(reference, Kind(positions=False))
+    positions = np.array([[0, 1, 2], [0, 0, 0]])
+    logits, _ = lm.forward([IDS[:3], [5, 0, 0]], lengths=[3, 1], positions=positions)
+    np.testing.assert_allclose(logits[1], reference.logits([5])[0], atol=1e-4)
