@@ -6,6 +6,7 @@ never changed: growing one writes another, and the old one serves until the new 
 
 from __future__ import annotations
 
+from pickaxe.index.approximate import ApproximateIndex, write_graph
 from pickaxe.index.bm25 import Bm25Index, Bm25Writer
 from pickaxe.index.dense import DenseIndex, VectorWriter
 from pickaxe.index.documents import Documents, DocumentWriter, batched
@@ -13,6 +14,7 @@ from pickaxe.index.identity import check_model, check_params, record_model
 from pickaxe.index.sparse import SparseIndex, SparseQueries
 
 __all__ = [
+    "ApproximateIndex",
     "Bm25Index",
     "Bm25Writer",
     "DenseIndex",
@@ -25,4 +27,5 @@ __all__ = [
     "check_model",
     "check_params",
     "record_model",
+    "write_graph",
 ]

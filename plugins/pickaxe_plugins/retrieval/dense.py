@@ -1,4 +1,4 @@
-"""Retrieval by sentence embeddings: one vector a document, the nearest ones found exactly."""
+"""Retrieval by sentence embeddings: one vector a document, the nearest ones found exactly or by a graph."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pickaxe import Artifact, Call, Example, Hit, InputField, Item, Items, Metho
 from pickaxe.artifact import ArtifactWriter
 from pickaxe.hooks import hookimpl
 from pickaxe.index import (
+    ApproximateIndex,
     DenseIndex,
     Documents,
     DocumentWriter,
@@ -22,7 +23,9 @@ from pickaxe.index import (
     check_model,
     check_params,
     record_model,
+    write_graph,
 )
+from pickaxe.index.dense import VECTORS
 
 BATCH = 1024
 """Documents that are embedded in one go."""
@@ -37,10 +40,16 @@ class Params(pickaxe.Params):
     )
     query_prefix: str = Field("", description="Put before each query, for encoders trained with one.")
     document_prefix: str = Field("", description="Put before each document, for encoders trained with one.")
+    approximate: bool = Field(
+        False, description="Build a graph of near neighbours, and search it instead of all vectors."
+    )
+    effort: int = Field(
+        128, ge=1, description="Candidates that an approximate search takes from the graph, at least k: more find more."
+    )
 
 
 class Dense(Method[Params]):
-    """Nearest documents by sentence embeddings, found exactly.
+    """Nearest documents by sentence embeddings, found exactly or by a graph.
 
     A document is one vector; what is longer than the encoder reads is cut.  The index can grow: only new documents
     are embedded.
@@ -98,6 +107,11 @@ class Dense(Method[Params]):
                 stream.add(self._encoded(batch, params.document_prefix, call), [each.id for each in batch])
                 yield Progress("index", len(table))
             out.notes["encoded_texts"] = len(table) - len(table.kept)
+        if params.approximate:
+            old = ApproximateIndex(vectors, base) if base is not None and vectors is not None else None
+            made = np.load(out.file(VECTORS), mmap_mode="r")
+            for done in write_graph(out, made, old, table.kept, call):
+                yield Progress("graph", done, len(made))
 
     def _encoded(self, items: Iterable[Item], prefix: str, call: Call) -> np.ndarray:
         """Vectors (n, d), of length 1 when the similarity is the cosine."""
@@ -108,19 +122,25 @@ class Dense(Method[Params]):
     # ------------------------------------------------------------ search
 
     @cached_property
-    def _opened(self) -> tuple[Documents, DenseIndex]:
+    def _opened(self) -> tuple[Documents, DenseIndex, ApproximateIndex | None]:
         assert self.artifact is not None  # the handle sees to it
         check_params(self.artifact, self.params, BAKED_IN)
         check_model(self.artifact, self.host.encoder(self.params.encoder), self.params.encoder)
-        return Documents(self.artifact), DenseIndex.open(self.artifact)
+        index = DenseIndex.open(self.artifact)
+        graph = ApproximateIndex(index, self.artifact) if self.params.approximate else None
+        return Documents(self.artifact), index, graph
 
     @hookimpl
     def search(self, queries: Items, k: int, call: Call) -> SearchResults:
-        documents, index = self._opened
+        documents, index, graph = self._opened
         usage = {"index_documents": float(len(documents)), "search_encoded_texts": float(len(queries))}
         if not queries:
             return SearchResults((), usage)
-        rows, scores = index.search(self._encoded(queries, self.params.query_prefix, call), k, call)
+        vectors = self._encoded(queries, self.params.query_prefix, call)
+        if graph is None:
+            rows, scores = index.search(vectors, k, call)
+        else:
+            rows, scores = graph.search(vectors, k, self.params.effort, call)
         column = self.params.similarity
         return SearchResults(
             tuple(

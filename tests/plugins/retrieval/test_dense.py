@@ -127,3 +127,19 @@ def test_growing_encodes_new_documents_only(letters: dict[str, Letters], tmp_pat
     with pytest.raises(InvalidItems, match="not finite"):
         old.add([Item("bad", "broken")], out=tmp_path / "index", overwrite=True)
     assert ids(pickaxe.retriever("dense", artifact=tmp_path / "index").search(["jig gig"], 1)) == [["jig"]]
+
+
+def test_approximate(letters: dict[str, Letters], tmp_path: Path) -> None:
+    exact = pickaxe.retriever("dense").index(DOCUMENTS, out=tmp_path / "exact")
+    index = pickaxe.retriever("dense", approximate=True, effort=10).index(DOCUMENTS, out=tmp_path / "graph")
+    queries = ["jig gig", "a cab"]
+    expected = exact.search(queries, 3)
+    assert ids(index.search(queries, 3)) == ids(expected)
+    assert ids(pickaxe.retriever("dense", artifact=tmp_path / "graph", approximate=False).search(queries, 3)) == ids(
+        expected
+    )
+    grown = index.add([Item("new", "gig")], remove=["cab"])
+    assert ids(grown.search(["gig"], 1)) == [["new"]]
+    assert "cab" not in ids(grown.search(["a cab"], 10))[0]
+    with pytest.raises(ArtifactMismatch, match="no graph"):
+        pickaxe.retriever("dense", artifact=tmp_path / "exact", approximate=True).search(queries, 3)
