@@ -37,24 +37,28 @@ def step(node: int, token: int, edges: np.ndarray, offsets: np.ndarray, targets:
 
 @compiled
 def matches(
-    tokens: np.ndarray, edges: np.ndarray, offsets: np.ndarray, targets: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
-    """All occurrences of keys, as key * length + place, sorted; `ends` holds the key that ends at a node, or -1."""
+    tokens: np.ndarray, roots: np.ndarray, edges: np.ndarray, offsets: np.ndarray, targets: np.ndarray,
+    ends: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """All occurrences of keys, as key * length + place, sorted.
+
+    `roots` holds the node behind each first token, or -1; `ends` the key that ends at a node, or -1.
+    """
     size = len(tokens)
     found = np.empty(64, np.int64)
     count = 0
     for place in range(size):
-        node, at = 0, place
-        while at < size:
-            node = step(node, tokens[at], edges, offsets, targets)
-            if node < 0:
-                break
+        node, at = roots[tokens[place]], place
+        while node >= 0:
             at += 1
             if ends[node] >= 0:
                 if count == len(found):
                     found = np.concatenate((found, np.empty(count, np.int64)))
                 found[count] = ends[node] * size + place
                 count += 1
+            if at == size:
+                break
+            node = step(node, tokens[at], edges, offsets, targets)
     return np.sort(found[:count])
 
 
@@ -105,9 +109,10 @@ def greedy(
 
 @compiled
 def score_all(
-    tokens: np.ndarray, starts: np.ndarray, documents: np.ndarray, end: int, edges: np.ndarray, offsets: np.ndarray,
-    targets: np.ndarray, ends: np.ndarray, weights: np.ndarray, lengths: np.ndarray, types: np.ndarray,
-    spread: np.ndarray, unigrams: np.ndarray, beta: float, overlaps: bool, single: float, scores: np.ndarray,
+    tokens: np.ndarray, starts: np.ndarray, documents: np.ndarray, end: int, roots: np.ndarray, edges: np.ndarray,
+    offsets: np.ndarray, targets: np.ndarray, ends: np.ndarray, weights: np.ndarray, lengths: np.ndarray,
+    types: np.ndarray, spread: np.ndarray, unigrams: np.ndarray, beta: float, overlaps: bool, single: float,
+    scores: np.ndarray,
 ) -> None:  # fmt: skip
     """The full score of each document; 0 where no key occurs."""
     seen, used = np.full(len(unigrams), -1, np.int64), np.full(len(unigrams), -1, np.int64)
@@ -115,7 +120,7 @@ def score_all(
     for item in range(len(documents)):
         body = read(tokens, starts, documents[item], end)
         size = len(body)
-        found = matches(body, edges, offsets, targets, ends)
+        found = matches(body, roots, edges, offsets, targets, ends)
         free = np.ones(size, np.bool_)
         total, best = greedy(
             found, size, weights, lengths, types, spread, beta, overlaps, item, seen, free, none, False

@@ -125,8 +125,8 @@ class Weighed:
         return np.array([token for each in distinct for token in each], np.int64), spread
 
     @cached_property
-    def trie(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """edges, offsets, targets, ends: node v has edges[offsets[v] : offsets[v + 1]], sorted tokens to targets."""
+    def trie(self) -> tuple[np.ndarray, ...]:
+        """roots, edges, offsets, targets, ends: node v has edges[offsets[v] : offsets[v + 1]], tokens to targets."""
         children: list[dict[int, int]] = [{}]
         ends = [-1]
         for row, key in enumerate(self.keys):
@@ -141,7 +141,10 @@ class Weighed:
         offsets = np.concatenate([[0], np.cumsum([len(each) for each in children])]).astype(np.int64)
         pairs = [pair for each in children for pair in sorted(each.items())]
         edges, targets = (np.array([pair[side] for pair in pairs], np.int64) for side in range(2))
-        return edges, offsets, targets, np.array(ends, np.int64)
+        roots = np.full(len(self.unigrams), -1, np.int64)
+        for token, node in children[0].items():
+            roots[token] = node
+        return roots, edges, offsets, targets, np.array(ends, np.int64)
 
 
 def _unigrams(index: TokenIndex, logprobs: np.ndarray, settings: Settings, size: int) -> np.ndarray:

@@ -24,7 +24,7 @@ class TokenIndex:
     tokens: np.ndarray
 
     @classmethod
-    def build(cls, documents: Sequence[Sequence[int]] | Sequence[np.ndarray], step: int = 32) -> TokenIndex:
+    def build(cls, documents: Sequence[Sequence[int]] | Sequence[np.ndarray], step: int = 8) -> TokenIndex:
         """From the tokens of every document, its end token included."""
         starts = np.concatenate([[0], np.cumsum([len(each) for each in documents])]).astype(np.int64)
         tokens = np.concatenate([np.asarray(each, np.int64) for each in documents]) if documents else np.empty(0, int)
@@ -32,7 +32,7 @@ class TokenIndex:
         return cls.of(tokens.astype(narrow), starts, step)
 
     @classmethod
-    def of(cls, tokens: np.ndarray, starts: np.ndarray, step: int = 32) -> TokenIndex:
+    def of(cls, tokens: np.ndarray, starts: np.ndarray, step: int = 8) -> TokenIndex:
         """From all tokens and where documents begin."""
         lengths = np.diff(starts)
         mirror = np.repeat(starts[:-1] + starts[1:] - 1, lengths) - np.arange(len(tokens))

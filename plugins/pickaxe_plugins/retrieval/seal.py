@@ -13,7 +13,7 @@ from pydantic import Field
 import pickaxe
 from pickaxe import Artifact, Call, Example, Hit, InputField, Item, Items, Method, Progress, SearchResults, Span
 from pickaxe.artifact import ArtifactWriter
-from pickaxe.errors import InvalidItems, Unmet
+from pickaxe.errors import DoesNotFit, InvalidItems, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.index import Documents, DocumentWriter, batched, check_model, check_params, record_model
 from pickaxe_plugins.retrieval._seal_keys import Beams, query_spans
@@ -184,6 +184,7 @@ class Seal(Method[Params]):
     @hookimpl
     def search(self, queries: Items, k: int, call: Call) -> SearchResults:
         documents, index = self._opened
+        self._check_budget(len(queries), call)
         lm = self._lm
         beams = Beams(lm, index, self.params.beam, sorted(lm.tokenizer.special_ids | {self._end(lm)}))
         scorer = Scorer(index, self.params.settings, self._end(lm))
@@ -201,6 +202,18 @@ class Seal(Method[Params]):
         spent = {"model_calls": beams.calls, "model_tokens": beams.tokens, "keys": keys}
         usage = {name: float(value) for name, value in spent.items()}
         return SearchResults(tuple(results), {"index_documents": float(len(documents)), **usage})
+
+    def _check_budget(self, queries: int, call: Call) -> None:
+        """Raise `DoesNotFit` when the most that the queries can take is more than the call may spend."""
+        params = self.params
+        said = params.steps + params.use_titles * params.title_steps if params.generate else int(params.unigrams > 0)
+        calls = queries * (said + (params.query_keys and params.query_logprob is None))
+        if call.budget is not None and calls > call.budget:
+            raise DoesNotFit(
+                f"{queries} queries take up to {calls} model calls, the budget is {call.budget}: lower steps and "
+                "title_steps, or use generate=false",
+                metadata={"calls": calls, "budget": call.budget},
+            )
 
     def _weighed(self, query: str, beams: Beams, call: Call) -> Weighed:
         """All keys of one query with their weights."""

@@ -11,7 +11,7 @@ import pytest
 import pickaxe
 from pickaxe import Call, Item
 from pickaxe.artifact import writing
-from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
+from pickaxe.errors import ArtifactMismatch, DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.host import default_host
 from pickaxe_plugins.retrieval._seal_keys import Beams
 from pickaxe_plugins.retrieval._seal_train import Training, likeness, starts
@@ -134,6 +134,14 @@ def test_usage_counts_the_model(index: Any) -> None:
     assert usage["model_calls"] >= 1 + 3 + 1 + 1
     assert opened(index, generate=False).search(["tea"], 3).usage["model_calls"] == 2
     assert opened(index, **WORDS).search(["tea"], 3).usage["model_calls"] == 0
+
+
+def test_a_budget_of_model_calls(index: Any) -> None:
+    most = 4 + 6 + 1
+    usage = index.search(["How is tea brewed?"], 3, budget=most).usage
+    assert usage["model_calls"] <= most
+    with pytest.raises(DoesNotFit, match="up to 22 model calls"):
+        index.search(["How is tea brewed?", "Why?"], 3, budget=most)
 
 
 def test_what_an_index_remembers(index: Any) -> None:
