@@ -271,3 +271,40 @@ def test_one_line_longer_than_a_part(run: Run, tmp_path: Path) -> None:
     assert run("select", "--pipeline", "p.yaml", "-i", "a.jsonl", "-o", "o.jsonl", "--workers", 1).code == 0
     assert [row["id"] for row in read(tmp_path / "o.jsonl")] == expected(given, STAGES[:2])
     assert np.isin("huge", expected(given, STAGES[:2]))
+
+
+def test_a_worker_that_dies_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", rows(20_000))
+    pipeline(tmp_path / "p.yaml", STAGES[:3])
+    call = ("select", "--pipeline", "p.yaml", "-i", "a.jsonl", "-o", "o.jsonl", "--workers", 2)
+    process = subprocess.Popen(command(*call), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    children, until = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        workers = [int(pid) for pid in children.read_text().split() if b"spawn_main" in _cmdline(pid)]
+        if workers and (tmp_path / "o.jsonl.looked.journal").exists():
+            os.kill(workers[0], signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "fewer --workers" in err
+    assert fresh(*call, cwd=tmp_path).code == 0
+
+
+def _cmdline(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_fitted_scorers_are_named_by_their_artifact(run: Run, tmp_path: Path) -> None:
+    given = [{"id": "a", "text": "wool and silk and linen " * 4}, {"id": "b", "text": "bolts, nuts, screws " * 4}]
+    lines(tmp_path / "a.jsonl", given)
+    lines(tmp_path / "t.jsonl", [{"text": "silk and wool and linen"}])
+    assert run("fit", "zip-fit", "--examples", "t.jsonl", "--out", "art").code == 0
+    best = [{"name": "like", "utility": {"name": "zip-fit", "artifact": "art"}, "mechanism": {"kind": "top_k", "k": 1}}]
+    pipeline(tmp_path / "p.yaml", best)
+    for workers in (1, 2):
+        done = run("select", "--pipeline", "p.yaml", "-i", "a.jsonl", "--workers", workers)
+        assert [row["id"] for row in done.lines] == ["a"], done.err

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +30,7 @@ import numpy as np
 
 from pickaxe.call import Call
 from pickaxe.data import Item
+from pickaxe.errors import Unmet
 from pickaxe.host import Host
 from pickaxe.io.readers import Source
 from pickaxe.io.resume import SYNC_SECONDS, Output
@@ -134,12 +136,20 @@ def _ordered(
         call.check()
         under_way.append((read, len(part), apply(part)))
         if len(under_way) > 2 * workers or workers == 1:
-            read, size, future = under_way.popleft()
-            yield read, size, future.result()
+            yield _finished(*under_way.popleft())
     while under_way:
         call.check()
-        read, size, future = under_way.popleft()
-        yield read, size, future.result()
+        yield _finished(*under_way.popleft())
+
+
+def _finished(read: int, size: int, future: Future[bytes]) -> tuple[int, int, bytes]:
+    try:
+        return read, size, future.result()
+    except BrokenProcessPool as error:
+        raise Unmet(
+            "a worker process ended before its work was done, most often for lack of memory: give the same command "
+            "again with fewer --workers, it goes on where it was"
+        ) from error
 
 
 @contextmanager

@@ -226,6 +226,32 @@ def test_repeated_ids_and_large_budgets_are_told() -> None:
     assert "1 items have an id that came before." in answer
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [{"kind": "top_k", "k": 9}, {"kind": "top_fraction", "fraction": 1}, {"kind": "quantile", "q": 0},
+     {"kind": "gumbel_top_k", "k": 9}, {"kind": "resample", "n": 50}],
+    ids=lambda rule: rule["kind"],
+)  # fmt: skip
+def test_minus_infinity_says_never(rule: dict[str, Any]) -> None:
+    only = {"name": "only", "utility": Q, "mechanism": rule}
+    assert run([only], pool(0.5, -np.inf, 0.4))["keep"].tolist() == [1, 0, 1]
+
+
+def test_dsir_weights_as_the_utility() -> None:
+    prose = [f"the horse and river number {row} ran over the blue field " * 12 for row in range(6)]
+    code = [f"def f{row}(x): return x + {row} ; print ( x ) " * 12 for row in range(6)]
+    with_targets = pickaxe.scorer("dsir").fit(
+        ["the blue river and the horse in the field " * 12], unlabelled=prose + code
+    )
+    assert with_targets.artifact is not None
+    utility = {"name": "dsir", "artifact": str(with_targets.artifact.path), "column": "log_weight"}
+    items = [Item(str(row), text) for row, text in enumerate([*code, *prose, "the horse"])]
+    scores = run([stage("dsir", "top_fraction", utility, fraction=0.4)], items)
+    assert np.flatnonzero(scores["keep"]).min() >= 6
+    default = run([stage("dsir", "top_k", {**utility, "column": ""}, k=99)], items)
+    assert default["keep"].tolist() == [1] * 12 + [0]  # too short: a weight, and never picked
+
+
 def test_nothing_at_all() -> None:
     scores = run([stage("best", "top_k", Q, k=9)], [])
     assert len(scores) == 0

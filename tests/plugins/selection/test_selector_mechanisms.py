@@ -47,6 +47,10 @@ def test_items_exactly_at_a_bound_stay() -> None:
     assert by.at_quantile(values, 1.0).tolist() == [False, False, False, True]
     assert by.at_quantile(values, 0.0).all()
     assert not len(by.at_quantile(np.zeros(0), 0.5))
+    assert by.at_quantile(np.array([-np.inf, 1, 2, np.inf]), 0.5).tolist() == [False, False, True, True]
+    rng = np.random.default_rng(0).normal(size=37)
+    for q in (0.0, 0.13, 0.5, 0.97, 1.0):
+        assert (by.at_quantile(rng, q) == (rng >= np.quantile(rng, q))).all()
 
 
 def test_gumbel_with_no_temperature_is_top_k() -> None:

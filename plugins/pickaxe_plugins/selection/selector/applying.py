@@ -11,6 +11,8 @@ import pickaxe
 from pickaxe_plugins.selection.selector import diversity, minhash, rules
 from pickaxe_plugins.selection.selector import mechanisms as by
 
+_RANKED = (rules.Quantile, rules.TopK, rules.TopFraction, rules.PerGroup, rules.GumbelTopK, rules.Resample)
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -37,6 +39,8 @@ def apply(rule: rules.Rule, pool: Pool) -> tuple[np.ndarray, np.ndarray]:
         told = pool.features.get("reason") if isinstance(rule, rules.Threshold) else None
         return kept, why if told is None else np.where(told == "", why, told)
     counts, reason = _chosen(rule, pool)
+    if isinstance(rule, _RANKED):
+        counts = np.where(pool.priority > -np.inf, counts, 0)  # a scorer's way of saying never
     return counts, np.full(len(pool), reason, object)
 
 

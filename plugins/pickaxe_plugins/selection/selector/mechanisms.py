@@ -65,9 +65,17 @@ def per_group(scores: np.ndarray, groups: np.ndarray, fraction: float) -> np.nda
 
 
 def at_quantile(scores: np.ndarray, q: float, values: np.ndarray | None = None) -> np.ndarray:
-    """Rows at or beyond the quantile `q` of `values` (of the scores themselves, unless given)."""
+    """Rows at or beyond the quantile `q` of `values` (of the scores themselves, unless given), -inf left out."""
     base = scores if values is None else values
-    return scores >= np.quantile(base, q) if len(base) else np.zeros(len(scores), bool)
+    base = np.sort(base[base > -np.inf])
+    if not len(base):
+        return np.zeros(len(scores), bool)
+    place = q * (len(base) - 1)
+    below = int(place)
+    bound = base[below]
+    if place > below and base[below + 1] > bound:
+        bound += (place - below) * (base[below + 1] - bound)
+    return np.asarray(scores >= bound)
 
 
 def draws(seed: int, purpose: str, ids: Sequence[str]) -> np.ndarray:
