@@ -331,7 +331,7 @@ def open_network(
                 raise InvalidParams("layers", f"is {layers}; model {name!r} has {architecture.layers}")
             architecture, digest = replace(architecture, layers=layers), f"{digest}-first{layers}"
         build(architecture, checkpoint.tensors, chosen, folder, ragged=ragged)
-        _tokenizer_of(store, path).save(folder)
+        tokenizer_of(store, path).save(folder)
         record = {"architecture": architecture.as_dict(), "digest": digest}
         (folder / "network.json").write_text(json.dumps(record))
 
@@ -353,7 +353,7 @@ def _as_stored(store: ModelStore, name: str) -> Precision:
     return "int4" if stored["bits"] < FOUR_BITS else "int8"
 
 
-def _tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
+def tokenizer_of(store: ModelStore, path: Path) -> Tokenizer:
     """The tokenizer beside the weights, or of the model that config.json names under `tokenizer_from`."""
     config = path / "config.json"
     if config.is_file() and (other := json.loads(config.read_text()).get("tokenizer_from")):

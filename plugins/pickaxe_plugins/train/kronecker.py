@@ -27,18 +27,20 @@ class Basis:
     diagonal: np.ndarray
 
     def rotate(self, matrices: np.ndarray) -> np.ndarray:
-        """(…, out, in) into the basis."""
-        rotated: np.ndarray = self.slopes.T @ matrices @ self.inputs
+        """(…, out, in) into the basis, in their precision."""
+        kind = matrices.dtype
+        rotated: np.ndarray = self.slopes.T.astype(kind) @ matrices @ self.inputs.astype(kind)
         return rotated
 
     def rotate_back(self, matrices: np.ndarray) -> np.ndarray:
         """(…, out, in) out of the basis."""
-        rotated: np.ndarray = self.slopes @ matrices @ self.inputs.T
+        kind = matrices.dtype
+        rotated: np.ndarray = self.slopes.astype(kind) @ matrices @ self.inputs.T.astype(kind)
         return rotated
 
     def inverse(self, matrices: np.ndarray, damping: float) -> np.ndarray:
         """H^-1 V with H = the layer's curvature + damping, for V (…, out, in)."""
-        return self.rotate_back(self.rotate(matrices) / (self.diagonal + damping))
+        return self.rotate_back(self.rotate(matrices) / (self.diagonal + damping).astype(matrices.dtype))
 
 
 @dataclass(slots=True)
