@@ -25,6 +25,7 @@ _EXPORTS = {
     "pickaxe.host": ("Host", "configure"),
     "pickaxe.method": ("Card", "Method"),
     "pickaxe.params": ("MethodRef", "Params"),
+    "pickaxe.pipelines": ("Pipeline", "pipeline"),
     "pickaxe.randomness": ("generator",),
     "pickaxe.version": ("__version__",),
 }  # fmt: skip
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from pickaxe.host import Host, configure
     from pickaxe.method import Card, Method
     from pickaxe.params import MethodRef, Params
+    from pickaxe.pipelines import Pipeline, pipeline
     from pickaxe.randomness import generator
     from pickaxe.version import __version__
 

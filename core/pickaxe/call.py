@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,13 +35,19 @@ class Call:
         self.budget = budget
         """Most model calls this call may spend; None: no limit."""
         self.tenant = tenant
-        self._cancelled = False
+        self._cancelled = threading.Event()
         self._lock = threading.RLock()
         self._interrupts: dict[object, Callable[[], None]] = {}
 
+    def with_budget(self, budget: int | None) -> Call:
+        """The same call with another budget, for a part of its work: cancelled, and interrupted, together."""
+        part = copy.copy(self)
+        part.budget = budget
+        return part
+
     @property
     def cancelled(self) -> bool:
-        return self._cancelled
+        return self._cancelled.is_set()
 
     @property
     def expired(self) -> bool:
@@ -49,7 +56,7 @@ class Call:
     @property
     def over(self) -> bool:
         """Nobody waits for the answer any more."""
-        return self._cancelled or self.expired
+        return self.cancelled or self.expired
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, never negative; None without one."""
@@ -57,7 +64,7 @@ class Call:
 
     def check(self) -> None:
         """Raise `Cancelled` or `DeadlineExceeded` when the call is over."""
-        if self._cancelled:
+        if self.cancelled:
             raise Cancelled("the call was cancelled")
         if self.expired:
             raise DeadlineExceeded("the deadline passed before the work was done")
@@ -65,7 +72,7 @@ class Call:
     def cancel(self) -> None:
         """Mark the call as given up and interrupt what runs for it.  Safe from any thread, more than once."""
         with self._lock:
-            self._cancelled = True
+            self._cancelled.set()
             for key in list(self._interrupts):
                 self._interrupt(key)
 
@@ -85,7 +92,7 @@ class Call:
         key, timer = object(), None
         with self._lock:
             self._interrupts[key] = interrupt
-            late = self._cancelled
+            late = self.cancelled
         if (left := self.remaining()) is not None:
             timer = threading.Timer(left, self._interrupt, [key])
             timer.daemon = True

@@ -12,6 +12,7 @@ import pickaxe
 NAMES = {
     "Artifact", "ArtifactWriter", "Call", "Card", "Chunk", "Column", "Completion", "Example", "Flag",
     "Groups", "Handle", "Hit", "Host", "InputField", "Item", "Items", "Message", "Method", "MethodRef",
+    "Pipeline", "pipeline",
     "Params", "PickaxeError", "Progress", "Prompt", "Ranked", "Ranking", "Sampling", "Scores",
     "SearchResults", "Segment", "Span", "WHOLE_PROMPT", "__version__", "completions", "configure", "decoder",
     "generator", "hookimpl", "methods", "reranker", "retriever", "scorer", "show",

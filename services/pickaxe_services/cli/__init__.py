@@ -25,6 +25,7 @@ COMMANDS = {
     "search": "Search an index.",
     "rerank": "Put candidates into a better order.",
     "decode": "Continue prompts.",
+    "evaluate": "Measure runs against judgments.",
     "compare": "Run several methods on the same input and compare them.",
     "serve": "Serve the methods over gRPC.",
     "jobs": "List, watch and cancel the jobs of a server.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import click
 
@@ -31,6 +33,7 @@ Question = tuple[Item, list[Item]]
 @click.option("--top", "-n", type=click.IntRange(min=0), default=0, show_default=True, help="Most to return; 0: all.")
 @click.option("--output", "-o", "out", default="-", show_default=True, metavar="PATH", help="Where the orders go.")
 @click.option("--trec", is_flag=True, help="Write a TREC run: query Q0 document rank score tag.")
+@click.option("--out-run", metavar="FILE", help="Write a TREC run to this file, beside the output.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that is there.")
 @reading
 @common
@@ -45,6 +48,7 @@ def command(
     top: int,
     out: str,
     trec: bool,
+    out_run: str | None,
     overwrite: bool,
     reading: Reading,
 ) -> None:
@@ -55,7 +59,8 @@ def command(
       pickaxe rerank fullrank --run run.trec --queries topics.jsonl --candidates docs.jsonl --trec -o better.trec
       pickaxe rerank fullrank --input questions.jsonl -o orders.jsonl
 
-    A line of --input is a query: {"id", "text", "candidates": [{"id", "text"}, ...]}.
+    A line of --input is a query: {"id", "text", "candidates": [{"id", "text"}, ...]}, or what search --with-text wrote.
+    In the run of --out-run a document's score is 1 / its place: readers of runs go by scores.
     """
     forms = (bool(query and candidates and not (run or queries)), bool(run and queries and candidates), bool(inputs))
     if sum(forms) != 1:
@@ -71,9 +76,16 @@ def command(
         else:
             questions = embedded(source(inputs, reading, once=True))
         pretty = query is not None and out == "-" and not (shared.json or trec)
-        with output(out, trec_encoding(out) if trec else encoding(out, tables=False), overwrite=overwrite) as file:
+        with ExitStack() as stack:
+            form = trec_encoding(out) if trec else encoding(out, tables=False)
+            file = stack.enter_context(output(out, form, overwrite=overwrite))
+            beside = None
+            if out_run:
+                beside = stack.enter_context(output(out_run, trec_encoding(out_run), overwrite=overwrite))
             for question, found in questions:
                 ranking = handle.rerank(question, found, top, call=call)
+                if beside is not None:
+                    beside.append_raw(trec_lines(question.id, places(ranking), card.name))
                 if pretty:
                     _show(question, ranking)
                 elif trec:
@@ -102,7 +114,10 @@ def of_run(run: Mapping[str, list[str]], queries: Source, candidates: Source) ->
 def embedded(inputs: Source) -> Iterator[Question]:
     """Queries that bring their own candidates."""
     for record in inputs.records():
-        item, name = record.item, f"{record.where}.candidates"
+        item = record.item
+        if "hits" in item.fields and "candidates" not in item.fields:
+            item = _of_search(item)
+        name = f"{record.where}.candidates"
         value = item.fields.get("candidates")
         listed = value.get("candidates") if isinstance(value, Mapping) else value
         if not isinstance(listed, (list, tuple)):
@@ -113,6 +128,23 @@ def embedded(inputs: Source) -> Iterator[Question]:
         ]
         rest = {key: field for key, field in item.fields.items() if key != "candidates"}
         yield Item(item.id, item.text, rest), found
+
+
+def _of_search(item: Item) -> Item:
+    """A line of `search --with-text`: the query's id stands under "query", its candidates under "hits"."""
+    hits: Any = item.fields["hits"]
+    rest = {key: value for key, value in item.fields.items() if key not in ("hits", "query")}
+    listed = hits.get("hits") if isinstance(hits, Mapping) else hits
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(hit, Mapping) and "text" in hit for hit in listed):
+        raise InvalidItems("hits", "have no texts: search --with-text writes them")
+    told = ("score", "columns", "spans")
+    candidates = [{key: value for key, value in hit.items() if key not in told} for hit in listed]
+    return Item(str(item.fields.get("query", item.id)), item.text, {**rest, "candidates": {"candidates": candidates}})
+
+
+def places(ranking: Ranking) -> list[tuple[str, float]]:
+    """Ids with scores that fall with the places."""
+    return [(each.id, 1 / place) for place, each in enumerate(ranking, 1)]
 
 
 def _show(query: Item, ranking: Ranking) -> None:
