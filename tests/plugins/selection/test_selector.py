@@ -1,74 +1,24 @@
-"""Pipelines: stages in order, reasons, missing values, edits, streams, fitting, and what is refused."""
+"""Pipelines: stages in order, reasons, missing values, edits, and what is refused."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selector_runs import Place, Q, Shout, pool, run, stage
 
 import pickaxe
-from pickaxe import Call, Column, Item, Items, Method, Scores, catalog, hookimpl
+from pickaxe import Item, catalog
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
-
-
-class Shout(Method[pickaxe.Params]):
-    """Upper case, how long it was, and a reason where it was too short."""
-
-    scope = "item"
-    columns = (
-        Column("length", "characters", "float64"),
-        Column("text", "louder", "str", direction="none"),
-        Column("reason", "why", "str", direction="none", nullable=True),
-        Column("burden", "less is better", "float64", direction="lower"),
-    )
-
-    @hookimpl
-    def score(self, items: Items, call: Call) -> Scores:
-        texts = items.texts()
-        lengths = np.array([float(len(text)) for text in texts])
-        reasons = ["short" if length < 4 else "" for length in lengths]
-        louder = [text.upper() for text in texts]
-        return Scores({"length": lengths, "text": np.array(louder), "reason": np.array(reasons), "burden": lengths})
-
-
-class Place(Method[pickaxe.Params]):
-    """The share of the pool before each item, so that its pool can be told from its scores."""
-
-    scope = "pool"
-    columns = (Column("place", "share of the pool", "float64"),)
-
-    @hookimpl
-    def score(self, items: Items, call: Call) -> Scores:
-        return Scores({"place": np.arange(len(items)) / max(1, len(items))})
 
 
 @pytest.fixture(autouse=True)
 def _methods() -> Iterator[None]:
     with catalog.register(Shout, "t-shout", "scorer"), catalog.register(Place, "t-place", "scorer"):
         yield
-
-
-def stage(name: str, kind: str, utility: Any = None, **given: Any) -> dict[str, Any]:
-    outer = {key: given.pop(key) for key in ("combine", "on_missing", "edit") if key in given}
-    return {"name": name, "utility": utility, "mechanism": {"kind": kind, **given}, **outer}
-
-
-def pool(*qualities: float | None, text: str = "some text") -> list[Item]:
-    return [
-        Item(f"d{row}", f"{text} {row}", {} if quality is None else {"q": quality})
-        for row, quality in enumerate(qualities)
-    ]
-
-
-def run(stages: list[dict[str, Any]], items: list[Item], **given: Any) -> Scores:
-    return pickaxe.scorer("selector", stages=stages, **given).score(items)
-
-
-Q = {"column": "q"}
 
 
 def test_columns_of_a_run() -> None:
@@ -190,6 +140,15 @@ def test_scorers_give_reasons_texts_and_directions() -> None:
     assert run([high], items)["keep"].tolist() == [0, 0, 1]
 
 
+def test_a_scorer_runs_once_for_all_stages_until_texts_are_edited() -> None:
+    burden = {"name": "t-shout", "column": "burden"}
+    stages = [stage("a", "threshold", "t-shout", at_least=2), stage("b", "top_k", burden, k=2, edit=True),
+              stage("c", "top_k", burden, k=1)]  # fmt: skip
+    Shout.seen.clear()
+    assert run(stages, [Item(text, text) for text in ("x", "one", "three", "seventh")])["keep"].sum() == 1
+    assert Shout.seen == ["x", "one", "three", "seventh", "ONE", "THREE"]
+
+
 def test_all_of_names_the_first_condition_that_fails() -> None:
     rule = [{"utility": Q, "at_least": 0.5}, {"utility": "t-shout", "at_most": 11}]
     items = [*pool(0.9, 0.1), Item("long", "a much longer text", {"q": 1.0})]
@@ -305,92 +264,3 @@ def test_values_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(InvalidItems, match=r"b.*3 numbers.*2"):
         run([stage("a", "diverse", k=1)], [Item("a", "t", {"embedding": np.ones(2)}),
                                            Item("b", "t", {"embedding": np.ones(3)})])  # fmt: skip
-
-
-# ---------------------------------------------------------------- streams and fits
-
-LONG = [
-    stage("loud", "threshold", "t-shout", at_least=4, edit=True),
-    stage("low", "pareto", Q, alpha=1.0),
-    stage("exact", "exact_dedup", Q),
-    stage("near", "minhash_dedup"),
-    stage("mid", "top_fraction", Q, fraction=0.8, by="characters"),
-    stage("again", "threshold", Q, at_most=0.95),
-    stage("draw", "gumbel_top_k", Q, k=40, on_missing="keep"),
-    stage("groups", "epochs", Q, group="g", total=50, max_epochs=2),
-]
-
-
-def corpus(n: int) -> list[Item]:
-    rng = np.random.default_rng(4)
-    words = [f"word{row}" for row in range(20)]
-    items = []
-    for row in range(n):
-        text = " ".join(rng.choice(words, rng.integers(0, 4)))
-        fields: Mapping[str, Any] = {"q": float(rng.random()), "g": str(row % 3)} if row % 17 else {"g": "x"}
-        items.append(Item(f"d{row}", text, fields))
-    return items
-
-
-@pytest.mark.parametrize("size", [1, 7, 300])
-def test_parts_of_a_stream_give_what_the_whole_gives(size: int) -> None:
-    items, call = corpus(300), Call(seed=3)
-    handle = pickaxe.scorer("selector", stages=LONG, by="g")
-    whole = handle.score(items, seed=3)
-    method = handle.opened.method
-    parts = [(start, method.look(items[start : start + size], call)) for start in range(0, 300, size)]
-    rows = np.concatenate([start + part.rows for start, part in parts])
-    filled = [part.features for _, part in parts if len(part.rows)]
-    features = {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
-    passed = method.settle(features, len(rows), 3)
-    counts = np.zeros(300, np.int64)
-    counts[rows] = passed.counts
-    assert counts.tolist() == whole["count"].tolist()
-    assert counts.sum() > 30
-    assert passed.dropped_by.tolist() == whole["dropped_by"][rows].tolist()
-    kept = [item for item, count in zip(items, counts, strict=True) if count]
-    assert method.edited(kept, call) == [text for text in whole["text"].tolist() if text]
-    told = method.funnel()
-    for _, part in parts:
-        told.merge(type(told).from_json(json.loads(json.dumps(part.funnel.to_json()))))
-    for stage_ in (-2, 0, 1):
-        assert told.dropped(stage_) == (whole["dropped_by"] == stage_).sum()
-    assert {row["group"] for row in whole.summary["Groups"]} == {"0", "1", "2", "x"}
-
-
-def test_a_fit_makes_quantiles_item_wise() -> None:
-    items = pool(*np.linspace(0, 1, 101))
-    stages = [
-        stage("upper", "quantile", Q, q=0.5),
-        stage("sum", "quantile", combine={"terms": [{"column": "q"}], "normalise": "z"}, q=0.5),
-    ]
-    handle = pickaxe.scorer("selector", stages=stages)
-    assert handle.opened.method.runner.leading == 0
-    fitted = handle.fit(items)
-    assert fitted.opened.method.runner.leading == 2
-    assert fitted.score(items)["keep"].sum() == handle.score(items)["keep"].sum() == 26
-    assert fitted.score(items[90:])["keep"].sum() == 11
-    assert handle.score(items[90:])["keep"].sum() == 3
-    assert fitted.artifact is not None
-    assert fitted.artifact.notes["axes"]["upper"]["goal"] == "distribution matching"
-    with pytest.raises(InvalidItems, match="read only once"):
-        handle.fit(iter(items))
-    with pytest.raises(InvalidItems, match="empty"):
-        handle.fit([])
-    with pytest.raises(InvalidParams, match="nothing to fit"):
-        pickaxe.scorer("selector", stages=[stage("best", "top_k", Q, k=1)]).fit(items)
-
-
-def test_fits_of_shards_add_up() -> None:
-    items = pool(*np.random.default_rng(0).random(200))
-    one = pickaxe.scorer("selector", stages=[stage("upper", "quantile", Q, q=0.9)])
-    parts = [one.fit(items[:50]), one.fit(items[50:])]
-    merged = one.merge([part.artifact.path for part in parts if part.artifact])
-    whole = one.fit(items)
-    assert merged.score(items)["keep"].tolist() == whole.score(items)["keep"].tolist()
-    two = pickaxe.scorer("selector", stages=[stage("a", "quantile", Q, q=0.1), stage("b", "quantile", Q, q=0.1)]).fit(
-        items
-    )
-    assert two.artifact is not None
-    with pytest.raises(Unmet, match="one fitted stage"):
-        two.merge([two.artifact.path])

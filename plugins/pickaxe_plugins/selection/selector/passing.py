@@ -10,7 +10,7 @@ import numpy as np
 from pickaxe import Call, Item
 from pickaxe_plugins.selection.selector.funnel import BEFORE, KEPT, Funnel
 from pickaxe_plugins.selection.selector.spec import Params
-from pickaxe_plugins.selection.selector.stages import Features, Runner
+from pickaxe_plugins.selection.selector.stages import Features, Memory, Runner
 
 Supply = Callable[[int, np.ndarray], Features]
 """(stage, rows that reached it) → their features."""
@@ -53,10 +53,11 @@ class Supplier:
 
     def __init__(self, runner: Runner, items: Iterable[Item], call: Call) -> None:
         self.items = list(items)
-        self._runner, self._call = runner, call
+        self._runner, self._call, self._memory = runner, call, Memory()
 
     def __call__(self, stage: int, rows: np.ndarray) -> Features:
-        features, edited = self._runner.features(stage, [self.items[row] for row in rows], self._call)
+        reached = [self.items[row] for row in rows]
+        features, edited = self._runner.features(stage, reached, self._call, self._memory)
         if edited is not None:
             for row, text in zip(rows.tolist(), edited, strict=True):
                 self.items[row] = replace(self.items[row], text=text)

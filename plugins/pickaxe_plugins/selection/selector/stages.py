@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pickaxe import Call, Host, Item, Items, Scores
+from pickaxe import Call, Host, Item, Items
 from pickaxe.data import Column
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.params import canonical
@@ -37,6 +37,28 @@ class Outcome:
     """float64 (n,): the same with the better end up; NaN where there is none."""
     reasons: np.ndarray
     """object (n,): why, for dropped items; "" for others."""
+
+
+Columns = Mapping[str, np.ndarray]
+
+
+class Memory:
+    """What each scorer last said of which items, for the length of one pass."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[Items, dict[int, int], Columns]] = {}
+
+    def keep(self, key: str, items: Items, columns: Columns) -> None:
+        places = {id(item): row for row, item in enumerate(items)}
+        self._held[key] = items, places, columns  # the items stay alive, so that no other has the id of one of them
+
+    def recalled(self, key: str, items: Items) -> Columns | None:
+        """The columns of these very items, unless one of them is new or was edited since."""
+        if key not in self._held:
+            return None
+        _, places, columns = self._held[key]
+        rows = [places.get(id(item), -1) for item in items]
+        return None if -1 in rows else {name: values[rows] for name, values in columns.items()}
 
 
 class Runner:
@@ -94,10 +116,15 @@ class Runner:
 
     # ------------------------------------------------------------ looking at items
 
-    def features(self, row: int, items: Sequence[Item], call: Call) -> tuple[Features, list[str] | None]:
-        """All that the stage has to know of these items, and the texts that it edited, if it does."""
+    def features(
+        self, row: int, items: Sequence[Item], call: Call, memory: Memory
+    ) -> tuple[Features, list[str] | None]:
+        """All that the stage has to know of these items, and the texts that it edited, if it does.
+
+        `memory` holds what scorers said of the same items at earlier stages, and of these from now on.
+        """
         stage, rule = self.stages[row], self.stages[row].mechanism
-        scored = self._scored(stage, Items(tuple(items)), call)
+        scored = self._scored(stage, Items(tuple(items)), call, memory)
         columns = [
             _numbers(each, items) if not each.name else _cells(scored, each, column.name)
             for each, column in zip(stage.utilities(), self._columns[row], strict=True)
@@ -105,7 +132,7 @@ class Runner:
         found: Features = {"values": np.stack(columns, axis=1) if columns else np.zeros((len(items), 0))}
         missing: np.ndarray = np.asarray(np.isnan(found["values"]).any(axis=1))
         own = next((scored[canonical(reference(each))] for each in stage.utilities() if each.name), None)
-        if own is not None and "reason" in own.columns:
+        if own is not None and "reason" in own and isinstance(rule, rules.Threshold):
             found["reason"] = own["reason"].astype(object)
         match rule:
             case rules.TopFraction(by="characters"):
@@ -130,10 +157,17 @@ class Runner:
         found["missing"] = missing
         return found, own["text"].tolist() if stage.edit and own is not None else None
 
-    def _scored(self, stage: Stage, items: Items, call: Call) -> dict[str, Scores]:
-        """Scorer → its scores; one that several utilities name runs once."""
-        wanted = {canonical(reference(each)): each for each in stage.utilities() if each.name}
-        return {key: self._handle(each).score(items, call=call) for key, each in wanted.items()}
+    def _scored(self, stage: Stage, items: Items, call: Call, memory: Memory) -> dict[str, Columns]:
+        """Scorer → its columns; one that several utilities or stages name runs once."""
+        scored: dict[str, Columns] = {}
+        for utility in stage.utilities():
+            if not utility.name or (key := canonical(reference(utility))) in scored:
+                continue
+            handle = self._handle(utility)
+            found = memory.recalled(key, items) if handle.opened.method.scope == "item" else None
+            scored[key] = handle.score(items, call=call).columns if found is None else found
+            memory.keep(key, items, scored[key])
+        return scored
 
     # ------------------------------------------------------------ deciding
 
@@ -201,7 +235,7 @@ def _direction(utility: Utility, column: Column) -> float:
     return -1.0 if (utility.direction or column.direction) == "lower" else 1.0
 
 
-def _cells(scored: Mapping[str, Scores], utility: Utility, column: str) -> np.ndarray:
+def _cells(scored: Mapping[str, Columns], utility: Utility, column: str) -> np.ndarray:
     return scored[canonical(reference(utility))][column].astype(np.float64)
 
 
