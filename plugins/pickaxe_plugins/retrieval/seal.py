@@ -113,7 +113,8 @@ class Seal(Method[Params]):
         )
         return Example(
             params={
-                "model": "draft", "precision": "fp32", "smoothing": 0.0, "beam": 3, "steps": 3, "title_steps": 3,
+                "model": "draft", "precision": "fp32", "smoothing": 0.0, "query_logprob": -1.0,
+                "beam": 3, "steps": 3, "title_steps": 3,
                 "recipe": {"epochs": 1, "batch": 16, "rate": 1e-4, "warmup": 1},
             },
             documents=documents,
@@ -233,11 +234,11 @@ class Seal(Method[Params]):
         elif params.unigrams:
             first = beams.first(prompt, call)
         if params.query_keys:
-            own = [tuple(row) for row in lm.tokenizer.encode_batch([f" {span}" for span in query_spans(query)])]
-            fresh = [key for key in dict.fromkeys(own) if key and key not in logprobs]
-            here = [key for key, count in zip(fresh, index.counts(fresh).tolist(), strict=True) if count]
+            rows = lm.tokenizer.encode_batch([f" {span}" for span in query_spans(query)])
+            own = [key for key in dict.fromkeys(map(tuple, rows)) if key]
+            here = [key for key, count in zip(own, index.counts(own).tolist(), strict=True) if count]
             if params.query_logprob is None:
-                logprobs |= beams.score(prompt, here, call)
+                logprobs |= beams.score(prompt, [key for key in here if key not in logprobs], call)
             else:
                 logprobs |= dict.fromkeys(here, params.query_logprob)
         special = sorted(lm.tokenizer.special_ids)
