@@ -1,0 +1,81 @@
+"""bm25 through its handle against bm25s (numba) and tantivy, each used alone: documents of words drawn by Zipf's law.
+
+Both sides start from texts of queries and end with ids and scores; `PICKAXE_BENCH_DOCUMENTS` names other sizes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import bm25s
+import numpy as np
+
+import pickaxe
+from benchmarks._pairs import alternate, rate
+
+SIZES = tuple(int(part) for part in os.environ.get("PICKAXE_BENCH_DOCUMENTS", "1000,100000").split(","))
+QUERIES, WORDS, K = 1000, 50_000, 10
+
+
+def run() -> Iterator[dict[str, Any]]:
+    for size in SIZES:
+        documents, queries = texts(size, 20, 100, 1), texts(QUERIES, 3, 8, 2)
+        start = time.perf_counter()
+        index = pickaxe.retriever("bm25", variant="lucene").index(documents)
+        ours = time.perf_counter() - start
+        start = time.perf_counter()
+        search = library(documents)
+        yield rate(f"index {size:,} documents, peer bm25s", size, (ours, time.perf_counter() - start), "documents/s")
+
+        def answer(index: Any = index, queries: list[str] = queries) -> object:
+            return index.search(queries, K)
+
+        peers = {"bm25s (numba)": search, "tantivy": tantivy(documents)}
+        for name, peer in peers.items():
+            asked = None if peer is None else lambda peer=peer, queries=queries: peer(queries)
+            note = "" if peer else "tantivy is not installed"
+            yield rate(
+                f"{QUERIES:,} queries over {size:,} documents, peer {name}",
+                QUERIES,
+                alternate(answer, asked),
+                "queries/s",
+                note,
+            )
+
+
+def texts(n: int, least: int, most: int, seed: int) -> list[str]:
+    random = np.random.default_rng(seed)
+    chances = 1 / np.arange(1, WORDS + 1) ** 1.1
+    lengths = random.integers(least, most, n)
+    words = random.choice(WORDS, lengths.sum(), p=chances / chances.sum())
+    return [" ".join(f"w{word}" for word in part) for part in np.split(words, np.cumsum(lengths)[:-1])]
+
+
+def library(documents: list[str]) -> Callable[[list[str]], object]:
+    def tokens(texts: list[str]) -> Any:
+        return bm25s.tokenize(texts, stopwords=None, token_pattern=r"\w+", show_progress=False)
+
+    made = bm25s.BM25(method="lucene", k1=1.5, b=0.75, backend="numba")
+    made.index(tokens(documents), show_progress=False)
+    threads = len(os.sched_getaffinity(0))
+    return lambda queries: made.retrieve(tokens(queries), k=K, n_threads=threads, show_progress=False)
+
+
+def tantivy(documents: list[str]) -> Callable[[list[str]], object] | None:
+    if importlib.util.find_spec("tantivy") is None:
+        return None
+    import tantivy as engine
+
+    schema = engine.SchemaBuilder().add_text_field("body", stored=False).add_integer_field("row", stored=True).build()
+    index = engine.Index(schema)
+    writer = index.writer()
+    for row, text in enumerate(documents):
+        writer.add_document(engine.Document(body=text, row=row))
+    writer.commit()
+    index.reload()
+    searcher = index.searcher()
+    return lambda queries: [searcher.search(index.parse_query(query, ["body"]), K).hits for query in queries]
