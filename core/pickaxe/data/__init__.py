@@ -7,7 +7,7 @@ from pickaxe.data.declarations import Column, DType, Example, InputField
 from pickaxe.data.decoding import WHOLE_PROMPT, Chunk, Completion, FinishReason, Message, Prompt, Sampling, completions
 from pickaxe.data.items import FieldValue, Handle, Item, Items, Json, kind_of
 from pickaxe.data.progress import Progress
-from pickaxe.data.rankings import Hit, Ranked, Ranking, SearchResults, Span
+from pickaxe.data.rankings import Hit, HitTable, Ranked, Ranking, SearchResults, Span
 from pickaxe.data.scores import Flag, Groups, Scores, Segment, Timings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Groups",
     "Handle",
     "Hit",
+    "HitTable",
     "InputField",
     "Item",
     "Items",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,54 @@ class SearchResults:
 
     def __iter__(self) -> Iterator[tuple[Hit, ...]]:
         return iter(self.results)
+
+
+class HitTable(SearchResults):
+    """The same from arrays; hits are made when they are first looked at, which takes longer than a fast search."""
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[str],
+        rows: np.ndarray,
+        scores: np.ndarray,
+        counts: np.ndarray,
+        column: str,
+        usage: Mapping[str, float],
+    ) -> HitTable:
+        """`rows` (q, k) are places in `ids`, best first, with `scores` (q, k); the first `counts` (q,) of each count.
+
+        `column` names the score among a hit's columns.
+        """
+        made = cls((), usage)
+        del made.__dict__["results"]  # made when it is asked for
+        made.__dict__["_parts"] = (ids, rows, scores, counts, column)
+        return made
+
+    def __len__(self) -> int:
+        parts = self.__dict__.get("_parts")  # none in a copy that `dataclasses.replace` made
+        return len(self.results) if parts is None else len(parts[1])
+
+    @cached_property
+    def results(self) -> tuple[tuple[Hit, ...], ...]:
+        ids, rows, scores, counts, column = self.__dict__["_parts"]
+        return tuple(
+            tuple(Hit(ids[row], score, {column: score}) for row, score in zip(found[:count], values, strict=False))
+            for found, values, count in zip(rows.tolist(), scores.tolist(), counts.tolist(), strict=True)
+        )
+
+    def sound(self, k: int) -> bool:
+        """Whether the arrays show at most k hits per query, none twice, in order of falling scores that are numbers."""
+        if "_parts" not in self.__dict__:
+            return False
+        _, rows, scores, counts, _ = self.__dict__["_parts"]
+        counted = np.arange(rows.shape[1]) < counts[:, None]
+        if (counts > k).any() or np.isnan(scores[counted]).any():
+            return False
+        if (counted[:, 1:] & (scores[:, 1:] > scores[:, :-1])).any():
+            return False
+        places = np.sort(np.where(counted, rows, -1 - np.arange(rows.shape[1])), axis=1)
+        return not (places[:, 1:] == places[:, :-1]).any()
 
 
 @dataclass(frozen=True, slots=True)

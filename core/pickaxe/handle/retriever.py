@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pickaxe.artifact import Artifact
 from pickaxe.call import Call
-from pickaxe.data import Hit, Progress, SearchResults
+from pickaxe.data import Hit, HitTable, Progress, SearchResults
 from pickaxe.errors import InvalidParams, Unmet
 from pickaxe.handle.base import Checked, ItemLike, MethodHandle, OnProgress
 from pickaxe.opened import open_method
@@ -137,8 +137,10 @@ class RetrieverHandle(MethodHandle):
         return result
 
     def _check(self, result: object, n: int, k: int) -> None:
-        if not isinstance(result, SearchResults) or len(result.results) != n:
+        if not isinstance(result, SearchResults) or len(result) != n:
             raise self.opened.nonsense(f"search returned {type(result).__name__}, wanted SearchResults of {n} queries")
+        if isinstance(result, HitTable) and result.sound(k):
+            return
         for row, hits in enumerate(result.results):
             ids = [hit.id for hit in hits]
             scores = [hit.score for hit in hits]

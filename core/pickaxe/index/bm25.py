@@ -16,7 +16,7 @@ vocabulary.json, lengths.npy (n,), counts.npy (e,) beside the files of `pickaxe.
 from __future__ import annotations
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import count
@@ -60,19 +60,13 @@ class Bm25Index:
         self, queries: Sequence[Sequence[str]], k: int, call: Call | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, scores and counts as `SparseIndex.search` gives them, from the words of each query."""
-        vocabulary = self.vocabulary
-        terms, weights, pointers = array("i"), array("f"), array("q", [0])
+        known = self.vocabulary.get
+        terms, pointers = array("i"), array("q", [0])
         for query in queries:
-            known = [number for word in query if (number := vocabulary.get(word)) is not None]
-            if len(set(known)) < len(known):
-                repeated = Counter(known)
-                terms.extend(repeated)
-                weights.extend(repeated.values())
-            else:
-                terms.extend(known)
-                weights.extend([1.0] * len(known))
+            terms.extend([number for word in query if (number := known(word)) is not None])
             pointers.append(len(terms))
-        packed = SparseQueries(np.array(pointers, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
+        numbers = np.array(terms, np.int32)
+        packed = SparseQueries(np.array(pointers, np.int64), numbers, np.ones(len(numbers), np.float32))
         return self.sparse.search(packed, k, call)
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ FEW = 8
 
 @dataclass(frozen=True)
 class SparseQueries:
-    """Query i has terms[pointers[i] : pointers[i + 1]] with these weights; each term once."""
+    """Query i has terms[pointers[i] : pointers[i + 1]] with these weights; a term may come again."""
 
     pointers: np.ndarray
     terms: np.ndarray
@@ -159,9 +159,3 @@ def _fixed(array: np.ndarray) -> np.ndarray:
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view
-
-
-def found(rows: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> Iterator[tuple[list[int], list[float]]]:
-    """Rows and scores of each query as plain numbers."""
-    for row, score, count in zip(rows.tolist(), scores.tolist(), counts.tolist(), strict=True):
-        yield row[:count], score[:count]

@@ -9,12 +9,12 @@ from typing import Literal
 from pydantic import Field
 
 import pickaxe
-from pickaxe import Artifact, Call, Example, Hit, InputField, Item, Items, Method, Progress, SearchResults
+from pickaxe import Artifact, Call, Example, InputField, Item, Items, Method, Progress, SearchResults
 from pickaxe.artifact import ArtifactWriter
+from pickaxe.data import HitTable
 from pickaxe.hooks import hookimpl
 from pickaxe.index import Bm25Index, Bm25Writer, Documents, DocumentWriter, batched, check_params
 from pickaxe.index.bm25 import Variant
-from pickaxe.index.sparse import found
 from pickaxe_plugins.retrieval._windows import stop_words, words
 
 BATCH = 4096
@@ -106,12 +106,5 @@ class Bm25(Method[Params]):
     @hookimpl
     def search(self, queries: Items, k: int, call: Call) -> SearchResults:
         documents, index = self._opened
-        ids = documents.ids
-        results = index.search([self._words(query) for query in queries], k, call)
-        return SearchResults(
-            tuple(
-                tuple(Hit(ids[row], score, {"bm25": score}) for row, score in zip(rows, scores, strict=True))
-                for rows, scores in found(*results)
-            ),
-            {"index_documents": float(len(documents))},
-        )
+        rows, scores, counts = index.search([self._words(query) for query in queries], k, call)
+        return HitTable.of(documents.ids, rows, scores, counts, "bm25", {"index_documents": float(len(documents))})

@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field
 
 import pickaxe
-from pickaxe import Artifact, Call, Example, Hit, InputField, Item, Items, Method, Progress, SearchResults
+from pickaxe import Artifact, Call, Example, InputField, Item, Items, Method, Progress, SearchResults
 from pickaxe.artifact import ArtifactWriter
+from pickaxe.data import HitTable
 from pickaxe.hooks import hookimpl
 from pickaxe.index import (
     ApproximateIndex,
@@ -141,11 +142,6 @@ class Dense(Method[Params]):
             rows, scores = index.search(vectors, k, call)
         else:
             rows, scores = graph.search(vectors, k, self.params.effort, call)
-        column = self.params.similarity
-        return SearchResults(
-            tuple(
-                tuple(Hit(documents.ids[row], score, {column: score}) for row, score in zip(found, values, strict=True))
-                for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
-            ),
-            usage,
+        return HitTable.of(
+            documents.ids, rows, scores, np.full(len(rows), rows.shape[1]), self.params.similarity, usage
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pickaxe.artifact import Artifact, writing
 from pickaxe.call import Call
+from pickaxe.data import Hit, HitTable
 from pickaxe.errors import Cancelled, InvalidItems
 from pickaxe.index import SparseIndex, SparseQueries, sparse
 
@@ -87,3 +89,23 @@ def test_edges() -> None:
     for q in (1, 20, 500):
         with pytest.raises(Cancelled):
             index.search(SparseQueries.of([(none, none)] * q), 5, call)
+
+
+def test_hits_of_a_table() -> None:
+    rows, scores = np.array([[2, 0, 0], [1, 2, 0]]), np.array([[3.0, 1, 9], [2, 2, 1]], np.float32)
+    table = HitTable.of(["a", "b", "c"], rows, scores, np.array([2, 3]), "x", {"n": 1.0})
+    assert len(table) == 2
+    assert table[0] == (Hit("c", 3.0, {"x": 3.0}), Hit("a", 1.0, {"x": 1.0}))
+    assert [[hit.id for hit in hits] for hits in table] == [["c", "a"], ["b", "c", "a"]]
+    assert table.sound(3)
+    copy = replace(table, usage={})
+    assert (len(copy), copy.results, copy.sound(3)) == (2, table.results, False)
+    assert not table.sound(2)
+    for place, row, score in ((0, 2, 1), (1, 1, 1), (1, 0, 4), (0, 0, np.nan)):
+        bad_rows, bad_scores = rows.copy(), scores.copy()
+        bad_rows[0, place], bad_scores[0, place] = row, score
+        if (place, row) == (0, 2):
+            bad_rows[0, 1] = 2
+        assert HitTable.of(["a", "b", "c"], bad_rows, bad_scores, np.array([2, 3]), "x", {}).sound(3) == (
+            place == row == 1
+        )
