@@ -1,15 +1,14 @@
 """The index of `chronicles` on disk: texts, windows, BM25 scores and embeddings in plain files.
 
-documents.jsonl   one {"id", "text", "title"} a line        offsets.npy   (n + 1,) bytes where lines start
-ids.json          n document ids                            windows.npy   (m, 3) document, start, end (characters)
+documents.jsonl, offsets.npy, ids.json (see `pickaxe.index.documents`; with the titles)
+windows.npy       (m, 3) document, start, end (characters)
 vocabulary.json, bm25_{data,indices,indptr}.npy             embeddings.npy (m, d) float32, rows of length 1
 matrix.npy        the fitted W, if there is one
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +17,8 @@ import numpy as np
 
 from pickaxe import Call, Item, Progress
 from pickaxe.artifact import Artifact, ArtifactWriter
-from pickaxe.errors import ArtifactMismatch, InvalidItems
+from pickaxe.errors import ArtifactMismatch
+from pickaxe.index import Documents, DocumentWriter
 from pickaxe_plugins.retrieval._bm25 import Bm25
 from pickaxe_plugins.retrieval._customise import normalised
 from pickaxe_plugins.retrieval._windows import chunks, words
@@ -38,7 +38,7 @@ class IndexBuilder:
     sparse: bool
     encoder: Any
     call: Call
-    _ids: list[str] = field(default_factory=list)
+    _documents: int = 0
     _windows: list[tuple[int, int, int]] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
     _tokens: list[np.ndarray] = field(default_factory=list)
@@ -47,29 +47,20 @@ class IndexBuilder:
 
     def add(self, documents: Iterable[Item]) -> Iterator[Progress]:
         """Take in the documents, embedding their windows batch by batch."""
-        offsets = [0]
-        with self.out.file("documents.jsonl").open("wb") as stream:
+        with DocumentWriter(self.out, ("title",)) as table:
             for document in documents:
-                text = document.text or ""
-                title = document.get("title")
-                record = {"id": document.id, "text": text, "title": title if isinstance(title, str) else ""}
-                stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-                offsets.append(stream.tell())
-                self._cut(text)
-                self._ids.append(document.id)
-                if len(self._ids) % BATCH == 0:
+                table.add(document)
+                self._cut(document.text or "")
+                self._documents += 1
+                if self._documents % BATCH == 0:
                     self.call.check()
                     self._embed(BATCH)
-                    yield Progress("index", len(self._ids))
-        if not self._ids:
-            raise InvalidItems("documents", "are none: an index needs at least one document")
+                    yield Progress("index", self._documents)
         self._embed(1)
-        yield Progress("index", len(self._ids), len(self._ids))
-        self.out.write_array("offsets.npy", np.array(offsets, np.int64))
+        yield Progress("index", self._documents, self._documents)
 
     def finish(self, k1: float, b: float) -> None:
         """Write everything that is known only after the last document."""
-        self.out.write_json("ids.json", self._ids)
         self.out.write_array("windows.npy", np.array(self._windows, np.int64))
         if self.sparse:
             bm25 = Bm25.build(self._tokens, list(self._numbers), k1, b)
@@ -79,7 +70,7 @@ class IndexBuilder:
         if self.encoder is not None:
             self.out.write_array("embeddings.npy", np.concatenate(self._embeddings))
         self.out.notes |= {
-            "documents": len(self._ids),
+            "documents": self._documents,
             "windows": len(self._windows),
             "encoded_texts": sum(map(len, self._embeddings)),
         }
@@ -88,7 +79,7 @@ class IndexBuilder:
         found = words(text)
         spans = chunks(text, self.size, self.stride, len(found))
         for row, (start, end) in enumerate(spans):
-            self._windows.append((len(self._ids), start, end))
+            self._windows.append((self._documents, start, end))
             if self.encoder is not None:
                 self._pending.append(text[start:end])
             if self.sparse:
@@ -109,7 +100,8 @@ class OpenIndex:
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
-        self.ids: list[str] = artifact.read_json("ids.json")
+        self.table = Documents(artifact)
+        self.ids = self.table.ids
         windows = artifact.read_array("windows.npy")
         self.spans = windows[:, 1:]
         self.starts = np.searchsorted(windows[:, 0], np.arange(len(self.ids) + 1))
@@ -172,13 +164,3 @@ class OpenIndex:
         """The window of the document with the highest of one query's (windows,) scores."""
         start, end = self.starts[document], self.starts[document + 1]
         return int(start + np.argmax(scores[start:end]))
-
-    def records(self, documents: Sequence[int]) -> list[dict[str, str]]:
-        """The stored documents: "id", "text" and "title"."""
-        offsets = self._artifact.read_array("offsets.npy")
-        with self._artifact.file("documents.jsonl").open("rb") as stream:
-            found = []
-            for document in documents:
-                stream.seek(int(offsets[document]))
-                found.append(json.loads(stream.readline()))
-        return found

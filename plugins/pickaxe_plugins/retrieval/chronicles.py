@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -212,20 +212,13 @@ class Chronicles(Method[Params]):
             hits.append(Hit(index.ids[document], score, columns, spans))
         return hits
 
-    @cached_property
-    def _documents(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self._opened.ids)}
-
     def _reranked(self, query: Item, hits: Sequence[Hit], k: int, usage: _Usage, call: Call) -> list[Hit]:
         """The reranker's order of the hits' best windows; the place decides, so the score is 1 / place."""
         assert self.params.reranker is not None
         if not hits:
             return []
-        records = self._opened.records([self._documents[hit.id] for hit in hits])
-        candidates = [
-            Item(hit.id, record["text"][hit.spans[0].start : hit.spans[0].end], _title(record))
-            for hit, record in zip(hits, records, strict=True)
-        ]
+        table = self._opened.table
+        candidates = [_window(table.record(table.row_of(hit.id)), hit.spans[0]) for hit in hits]
         ranking = self.host.reranker(self.params.reranker).rerank(query, candidates, min(k, len(hits)), call=call)
         usage.add("search_reranks", 1)
         for name, value in ranking.usage.items():
@@ -327,5 +320,7 @@ class _Usage:
         self.counters[name] = self.counters.get(name, 0.0) + value
 
 
-def _title(record: dict[str, str]) -> dict[str, str]:
-    return {"title": record["title"]} if record["title"] else {}
+def _window(record: Mapping[str, str], span: Span) -> Item:
+    """A window of a stored document, for the reranker."""
+    title = record.get("title")
+    return Item(record["id"], record["text"][span.start : span.end], {"title": title} if title else {})
