@@ -1,4 +1,4 @@
-"""calibration-sets: documents a second per strategy, against the same search with SciPy and Counters, as published code has it.
+"""calibration-sets: documents a second per strategy, against the same search one subset at a time.
 
 The authors' collator is not a package; the peer follows its description: random subsets (5000 for gaps, 200 for
 diversity, 100 for surprise), each measured on its own.  Ours looks at every subset.

@@ -128,19 +128,29 @@ def _surprising(sign: int) -> Strategy:
         own = np.flatnonzero(pool.own)
         if len(own) <= k:
             return own
-        subsets = own[search.subsets(len(own), k)]
-        agreement = spearman(pool.aggregate[subsets], -pool.sample_idx[subsets])
-        chosen: np.ndarray = subsets[int((-sign * agreement).argmax())]
+        subsets = search.subsets(len(own), k)
+        agreement = _agreement(pool.aggregate[own], -pool.sample_idx[own], subsets)
+        chosen: np.ndarray = own[subsets[int((-sign * agreement).argmax())]]
         return chosen
 
     return take
 
 
+def _agreement(left: np.ndarray, right: np.ndarray, subsets: np.ndarray) -> np.ndarray:
+    """`spearman` of two values (n,) over subsets (C, k), from which candidate is above which."""
+    pairs = subsets[:, :, None] * len(left) + subsets[:, None, :]
+    a, b = (np.sign(each[:, None] - each).astype(np.float32).take(pairs).sum(2) for each in (left, right))
+    return _correlation(a, b)
+
+
 def spearman(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Rank correlations of (C, k) with (C, k), ties sharing their mean rank; 0 where a side is constant."""
-    a, b = _ranks(left), _ranks(right)
-    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    return np.divide((a * b).sum(1), scale, out=np.zeros(len(a)), where=scale > 0)
+    return _correlation(_ranks(left), _ranks(right))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    scale = np.sqrt((a * a).sum(1, dtype=float) * (b * b).sum(1, dtype=float))
+    return np.divide((a * b).sum(1, dtype=float), scale, out=np.zeros(len(a)), where=scale > 0)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
