@@ -124,8 +124,9 @@ class SparseIndex:
     ) -> None:
         from pickaxe.index.sparse_kernel import search
 
+        # Rows are handed over as unsigned: signed ones would each be looked at for counting from the end.
         search(
-            queries.pointers, queries.terms, queries.weights, self.data, self.indices, self.indptr,
+            queries.pointers, queries.terms, queries.weights, self.data, self.indices.view(np.uint32), self.indptr,
             sums, scores, rows, counts,
         )  # fmt: skip
 
