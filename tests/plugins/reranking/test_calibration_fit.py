@@ -149,6 +149,12 @@ def test_a_model_gives_the_likelihoods_that_hard_negatives_need() -> None:
     ]
 
 
+def test_fit_goes_on_from_a_model() -> None:
+    params: dict[str, Any] = {"base": "draft", "epochs": 1, "max_source": 8, "max_target": 8, "k": 2}
+    fitted = pickaxe.scorer("calibration-sets", **params).fit(documents(count=2))
+    assert (fitted.score(documents(count=2))["likelihood"] > -12).all()
+
+
 def test_fit_refuses_what_it_cannot_learn_from() -> None:
     with pytest.raises(InvalidItems, match="examples"):
         pickaxe.scorer("calibration-sets", **TINY).fit([])

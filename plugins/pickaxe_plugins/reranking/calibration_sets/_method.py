@@ -28,6 +28,7 @@ from pickaxe import (
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.extras import require
 from pickaxe.hooks import hookimpl
+from pickaxe.tokenizers import Tokenizer
 from pickaxe_plugins.reranking.calibration_sets._read import Candidates, Normalisers, read
 from pickaxe_plugins.reranking.calibration_sets._report import told
 from pickaxe_plugins.reranking.calibration_sets._sets import STATISTICS, Chosen, check_needs, choose
@@ -265,10 +266,10 @@ class CalibrationSets(Method[Params]):
         held = self._lessons(self._read(Items(validation or ()), "validation", call), normalisers, "validation", call)
         yield Progress("select", len(given), len(given))
         out.write_json(_NORMALISERS, normalisers)
-        path = None if init_from is None else init_from.path
-        if path is None and params.base is not None:
-            path = self.host.model_path(params.base)
-        yield from training.train(given, held, path, params, out, call.seed)
+        start = None if init_from is None else (init_from.path, Tokenizer.open(init_from.path))
+        if start is None and params.base is not None:
+            start = self.host.model_path(params.base), self.host.lm(params.base).tokenizer
+        yield from training.train(given, held, start, params, out, call.seed)
 
     # ------------------------------------------------------------ parts
 

@@ -75,12 +75,12 @@ def lessons(found: Candidates, chosen: Sequence[Chosen], where: str) -> list[Les
 def train(
     given: Sequence[Lesson],
     held: Sequence[Lesson],
-    start: Path | None,
+    start: tuple[Path, Tokenizer] | None,
     params: Params,
     out: ArtifactWriter,
     seed: int,
 ) -> Generator[Progress, None, None]:
-    """Write the folder of the calibrated decoder: from the one in `start`, or a new one."""
+    """Write the folder of the calibrated decoder: from `start`, a model and its tokenizer, or a new one."""
     architecture, weights, tokenizer = _start(given, start, params, out.path, seed)
     draws = _Draws(given, tokenizer, params, architecture.context, seed)
     objective = Objective.of(params)
@@ -110,15 +110,12 @@ def train(
 
 
 def _start(
-    given: Sequence[Lesson], start: Path | None, params: Params, folder: Path, seed: int
+    given: Sequence[Lesson], start: tuple[Path, Tokenizer] | None, params: Params, folder: Path, seed: int
 ) -> tuple[Architecture, dict[str, np.ndarray], Tokenizer]:
     if start is not None:
-        checkpoint = open_checkpoint(start)
-        return (
-            checkpoint.architecture,
-            llama.load(checkpoint.architecture, checkpoint.tensors),
-            Tokenizer.open(start),
-        )
+        path, tokenizer = start
+        checkpoint = open_checkpoint(path)
+        return checkpoint.architecture, llama.load(checkpoint.architecture, checkpoint.tensors), tokenizer
     texts = [text for each in given for text in (each.source, each.reference, *each.candidates)]
     tokenizer = vocabulary.learn(texts, params.net.vocab, folder)
     architecture = params.net.architecture(tokenizer.vocab_size)
