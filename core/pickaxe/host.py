@@ -148,6 +148,16 @@ class Host:
         self._check_model(name)
         return self._shared.once(("encoder", name), lambda: Encoder.open(self.models, self.runtime, name))
 
+    def encoder_at(self, path: Path) -> Encoder:
+        """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        from pickaxe.encoder import Encoder
+
+        place, status = path.resolve(), path.stat()
+        return self._shared.once(
+            ("encoder at", str(place), status.st_ino, status.st_mtime_ns),
+            lambda: Encoder.open(self.models, self.runtime, str(place)),
+        )
+
     def cross_encoder(self, name: str = "cross-encoder") -> CrossEncoder:
         """A model that reads two texts at once, by alias or path, opened once and shared."""
         from pickaxe.cross_encoder import CrossEncoder

@@ -83,12 +83,21 @@ class Encoder:
             rows = self.tokenizer.encode_batch(texts[start : start + CHUNK], add_special=True)
             # The last token closes the text for the model, so it stays when the text is cut.
             rows = [row if len(row) <= limit else [*row[: limit - 1], row[-1]] for row in rows]
-            lengths = np.fromiter(map(len, rows), np.int32, len(rows))
-            for batch in batches(lengths, self._batch_tokens):
-                if call is not None:
-                    call.check()
-                vectors[start + batch] = self._run([rows[row] for row in batch], lengths[batch], call)
+            vectors[start : start + len(rows)] = self.pooled(rows, call)
         return _unit(vectors) if normalize else vectors
+
+    def pooled(self, rows: Sequence[Sequence[int]], call: Call | None = None) -> np.ndarray:
+        """Vectors of token ids, (n, d) float32, as they come; rows are of 1 to `max_tokens` ids, framed by the caller.
+
+        Rows of like length run together.
+        """
+        vectors = np.empty((len(rows), self.width), np.float32)
+        lengths = np.fromiter(map(len, rows), np.int32, len(rows))
+        for batch in batches(lengths, self._batch_tokens):
+            if call is not None:
+                call.check()
+            vectors[batch] = self._run([rows[row] for row in batch], lengths[batch], call)
+        return vectors
 
     def similarity(self, left: Sequence[str], right: Sequence[str], call: Call | None = None) -> np.ndarray:
         """Cosines of every left with every right text, (n, m) float32."""
