@@ -180,11 +180,16 @@ class Tokenizer:
         return frozenset(self._special)
 
     @functools.cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token as the model writes it ("##ing", "Ġthe", "[CLS]") and its id."""
+        found: Mapping[str, int] = self._plain.get_vocab(with_added_tokens=True)
+        return found
+
+    @functools.cached_property
     def digest(self) -> str:
         """Equal for two models exactly when every id means the same token in both."""
-        vocabulary = self._plain.get_vocab(with_added_tokens=True)
         return hashlib.sha256(
-            json.dumps(sorted((index, token) for token, index in vocabulary.items())).encode()
+            json.dumps(sorted((index, token) for token, index in self.vocabulary.items())).encode()
         ).hexdigest()
 
     # ------------------------------------------------------------ chat

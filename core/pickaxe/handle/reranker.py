@@ -42,6 +42,13 @@ class RerankerHandle(MethodHandle):
         with self.opened.guard():
             return self._checked(result, items, wanted)
 
+    def _ready_to_answer(self) -> None:
+        """A method that retrieves as well may rerank by its index, in place of what `fit` made."""
+        if self.artifact is not None and self.artifact.kind == "index" and self.opened.relay.implements("index"):
+            self._ready("index", required=True)
+        else:
+            super()._ready_to_answer()
+
     def check_pair(self, query: ItemLike, candidates: Iterable[ItemLike]) -> tuple[Item, Items]:
         """Query and candidates once all declared fields are there and ids are unique."""
         question = as_item(query, "query")

@@ -65,6 +65,10 @@ class Documents:
             raise InvalidItems("id", f"{name!r} is not in this index of {len(self)} documents")
         return self._rows[name]
 
+    def find(self, name: str) -> int:
+        """The row of the document with this id, or -1."""
+        return self._rows.get(name, -1)
+
     def line(self, row: int) -> bytes:
         """The document as it stands in the table."""
         start, end = int(self._offsets[row]), int(self._offsets[row + 1])
