@@ -251,9 +251,8 @@ class AnnCur(Method[Params]):
     @hookimpl
     def rerank(self, query: Item, candidates: Items, top_n: int, call: Call) -> Ranking:
         index, n = self._opened, len(candidates)
-        allowed = [value for value in (self.params.budget, call.budget) if value is not None]
-        if index is not None and not allowed:
-            allowed = [2 * len(index.anchors)]
+        own = self.params.budget or (None if index is None else 2 * len(index.anchors))
+        allowed = [value for value in (own, call.budget) if value is not None]
         if not allowed or n <= min(allowed):
             return _ranking(candidates, self._scorer.score(query, candidates, call), np.ones(n, bool), top_n, n)
         if index is None:
