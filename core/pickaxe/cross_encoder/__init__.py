@@ -14,6 +14,7 @@ from pickaxe.artifact import file_digest
 from pickaxe.cross_encoder import graph
 from pickaxe.cross_encoder.networks import BertNetwork, ExportedNetwork, exported
 from pickaxe.encoder import BATCH_TOKENS, CHUNK, batches
+from pickaxe.encoder.graph import read_config
 from pickaxe.errors import Unmet
 from pickaxe.tokenizers import Tokenizer
 
@@ -68,15 +69,21 @@ class CrossEncoder:
 
         A directory holds `config.json`, `model.safetensors` (names of BertForSequenceClassification) and
         `tokenizer.json`, or an exported `model.onnx` (inputs `input_ids`, `attention_mask` and perhaps
-        `token_type_ids`; its first output are the logits) with `tokenizer.json`.
+        `token_type_ids`; its first output are the logits) with `tokenizer.json`.  Where config.json names another
+        model under `words_from`, word embeddings and tokenizer are that one's.
         """
         model = store.path(name)
         if found := exported(model):
             network: Network = ExportedNetwork(runtime, found)
             folder = next((each for each in found.parents if (each / "tokenizer.json").is_file()), found.parent)
             return cls(network, Tokenizer.open(folder))
-        converted = store.converted(name, f"cross-encoder-{graph.VERSION}", lambda target: graph.build(model, target))
-        return cls(BertNetwork(runtime, model, converted / graph.GRAPH), Tokenizer.open(model))
+        shared = read_config(model).get("words_from")
+        words = None if shared is None else store.path(shared)
+        converted = store.converted(
+            name, f"cross-encoder-{graph.VERSION}", lambda target: graph.build(model, target, words)
+        )
+        network = BertNetwork(runtime, model, converted / graph.GRAPH, words)
+        return cls(network, Tokenizer.open(words or model))
 
     @cached_property
     def digest(self) -> str:

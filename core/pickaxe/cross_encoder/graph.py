@@ -15,18 +15,23 @@ from pickaxe.extras import require
 VERSION = 1
 GRAPH = "cross-encoder.onnx"
 
+WORDS = "embeddings.word_embeddings.weight"
+
 Pool = Literal["cls", "mean", "pooler"]
 
 
-def build(model: Path, target: Path) -> None:
+def build(model: Path, target: Path, words: Path | None = None) -> None:
     """Write `cross-encoder.onnx` into `target` from the `config.json` and `model.safetensors` in `model`.
 
+    `words` is the model whose word embeddings it shares, if it has none of its own.
     Inputs: `ids` and `segments` (B, T) int32 padded at the end, `lengths` (B,) int32 and, for mean pooling, `pool`
     (B, 1, T) float32, the weight of each position.  Output: `logits` (B, outputs) float32.
     """
     onnx = require("onnx", extra="cpu")
     config = graph.read_config(model)
     weights = graph.read_weights(model)
+    if words is not None:
+        weights[WORDS] = graph.read_weights(words)[WORDS]
     onnx.save(PairBuilder(onnx, config, weights, pooling(config, weights, model)).model(), str(target / GRAPH))
 
 

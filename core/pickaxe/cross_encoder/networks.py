@@ -23,15 +23,15 @@ EXPORTED_TOKENS = 512
 class BertNetwork:
     """The graph that `pickaxe.cross_encoder.graph` builds."""
 
-    def __init__(self, runtime: Runtime, model: Path, graph: Path) -> None:
+    def __init__(self, runtime: Runtime, model: Path, graph: Path, words: Path | None = None) -> None:
         config = bert.read_config(model)
         self._session = runtime.open(graph)
         self.is_cuda = runtime.is_cuda
         with require("safetensors", extra="cpu").safe_open(str(model / bert.WEIGHTS), "np") as tensors:
-            self.outputs = int(tensors.get_slice("classifier.weight").get_shape()[0])
+            self.outputs = int(tensors.get_slice("classifier.bias").get_shape()[0])
         positions = int(config["max_position_embeddings"])
         self.max_tokens = min(positions, _read(model / "sentence_bert_config.json").get("max_seq_length") or positions)
-        self.files: tuple[Path, ...] = (model / bert.WEIGHTS,)
+        self.files: tuple[Path, ...] = tuple(each / bert.WEIGHTS for each in (model, words) if each is not None)
         self.name = json.dumps(config.get("pickaxe_head", {}), sort_keys=True)
 
     def run(self, ids: np.ndarray, segments: np.ndarray, lengths: np.ndarray, call: Call | None) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pickaxe.errors import ArtifactCorrupt, Unmet
 from pickaxe.extras import require
+from pickaxe.models.quantise import read_tensors
 
 VERSION = 1
 """Grows when the graph changes; part of the key under which converted graphs are kept."""
@@ -33,8 +34,7 @@ def build(model: Path, target: Path) -> None:
 
 def read_weights(model: Path) -> dict[str, np.ndarray]:
     """The model's tensors as float32, without the prefix of the bare network."""
-    tensors = require("safetensors.numpy", extra="cpu").load_file(str(model / WEIGHTS))
-    return {name.removeprefix("bert."): array.astype(np.float32) for name, array in tensors.items()}
+    return {name.removeprefix("bert."): array for name, array in read_tensors(model / WEIGHTS).items()}
 
 
 def read_config(model: Path) -> dict[str, Any]:

@@ -166,9 +166,10 @@ class _Memory:
         made["logits"] = session.empty((count, network.architecture.vocab), np.float32)
         binding = session.bind(given, made)
         shape = (count, *self._shape[1:])
-        for time, tie in (("past", binding.feed_part), ("present", binding.target_part)):
-            for name, tensor in zip(network.cache_names(time), self._tensors, strict=True):
-                tie(name, tensor, shape)
+        for name, tensor in zip(network.cache_names("past"), self._tensors, strict=True):
+            binding.feed_part(name, tensor, shape)
+        for name, tensor in zip(network.cache_names("present"), self._tensors, strict=True):
+            binding.target_part(name, tensor, shape)
         return _Captured(next(session.graph_numbers), count, binding, given, made)
 
 

