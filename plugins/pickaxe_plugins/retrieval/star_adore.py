@@ -99,7 +99,7 @@ class StarAdore(TwoTowers[Params]):
     grows = True
     cost = "One encoder call per document, once, and per query; fit of a head: seconds; of an encoder: hours on a CPU."
     reproduced = (
-        "MetaTool, a head on LSA vectors, MRR@10: base 0.420, static negatives 0.404, random 0.441, ADORE 0.465."
+        "MetaTool, a head on LSA vectors: MRR@10 base 0.420, static 0.404, random 0.441, ADORE 0.465."
     )
 
     @classmethod
