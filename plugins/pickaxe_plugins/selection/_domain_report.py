@@ -62,7 +62,12 @@ def summary(columns: Mapping[str, np.ndarray], table: Groups, unit: str) -> dict
 def _told(name: str, line: Mapping[str, Any], per: str) -> str:
     half = _Z95 * line["standard_error"]
     spread = "" if math.isnan(half) else f" ± {number(half, 2)} (95%)"
-    side = "nearer to the domain: training on it is likely to pay" if line["ds"] > 0 else "not nearer to the domain"
+    if line["ds"] - half <= 0 <= line["ds"] + half:
+        side = "which may be chance"
+    elif line["ds"] > 0:
+        side = "nearer to the domain: training on it is likely to pay"
+    else:
+        side = "not nearer to the domain"
     return f"{name}: domain specificity {number(line['ds'], 3)}{spread} {per} over {line['texts']} texts, {side}."
 
 
