@@ -76,47 +76,57 @@ class Box(Method[Params]):
 
 
 def black_box(tools: list[str], questions: list[str]) -> np.ndarray:
-    """(questions, tools) scores: sum over a question's words of idf times the highest cosine with a tool's word."""
+    """(questions, tools) scores: sum over a question's words of idf times the highest cosine with a tool's word.
+
+    Word vectors are of the tools alone; words that no tool has count nothing.
+    """
     texts = [re.findall(r"\w\w+", text.lower()) for text in (*tools, *questions)]
     words = {word: place for place, word in enumerate(sorted({word for text in texts for word in text}))}
     there = np.zeros((len(texts), len(words)))
     for row, text in enumerate(texts):
         there[row, [words[word] for word in text]] = 1
-    idf = np.log((1 + len(texts)) / (1 + there.sum(0))) + 1
-    values, axes = np.linalg.eigh((there * idf).T @ (there * idf))
-    vectors = axes[:, -WIDTH:] * np.sqrt(np.maximum(values[-WIDTH:], 0))
+    weighed = there * (np.log((1 + len(texts)) / (1 + there.sum(0))) + 1)
+    described, asked = weighed[: len(tools)], weighed[len(tools) :]
+    described = described / np.linalg.norm(described, axis=1, keepdims=True)
+    _, spread, axes = np.linalg.svd(described, full_matrices=False)
+    vectors = (axes[:WIDTH] * spread[:WIDTH, None]).T
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines = vectors @ vectors.T
-    known = [np.flatnonzero(row) for row in there]
-    nearest = np.stack(
-        [cosines[:, place].max(axis=1) if len(place) else np.zeros(len(words)) for place in known[: len(tools)]]
-    )
-    return (there[len(tools) :] * idf) @ nearest.T
+    vectors[(described > 0).sum(0) == 0] = 0
+    nearest = np.stack([(vectors @ vectors[row > 0].T).max(axis=1) for row in described])
+    return asked @ nearest.T
 
 
 def quality() -> Iterator[dict[str, Any]]:
+    shortlist = prepared()
+    for budget, anchors, k in ((60, 30, 10), (20, 10, 10), (60, 30, 1), (100, 50, 50)):
+        ours, theirs = recalls(shortlist, budget, anchors, k)
+        name = f"MetaTool Recall@{k}, {budget} calls, {anchors} anchors; peer: TF-IDF shortlist, reranked"
+        note = f"mean of {DRAWS} draws of the anchors"
+        yield {"name": name, "ours": ours, "peer": theirs, "ratio": ours / theirs, "unit": "recall", "n": TESTS,
+               "note": note}  # fmt: skip
+    for queries in (20, 60, 100, LEARNED):
+        errors = [error(queries, 60, draw) for draw in range(DRAWS)]
+        yield {"name": f"MetaTool relative error, 60 anchors, {queries} anchor queries", "ours": float(np.mean(errors)),
+               "peer": None, "ratio": None, "unit": "", "n": TESTS, "note": ""}  # fmt: skip
+
+
+def prepared() -> np.ndarray:
+    """Fill the black box; TF-IDF scores (test questions, tools) for the peer."""
     tools = [each["text"] for each in _metatool.lines("metatool_tools.jsonl")]
     asked = [each["query"] for each in _metatool.lines("metatool_single_queries.jsonl")]
     order = generator(0, "anncur", "bench").permutation(len(asked))[: LEARNED + TESTS]
     asked = [asked[row] for row in order]
     Box.table = black_box(tools, asked)
     lexical = _metatool.weighted([*tools, *asked])
-    shortlist = lexical[len(tools) + LEARNED :] @ lexical[: len(tools)].T
+    return lexical[len(tools) + LEARNED :] @ lexical[: len(tools)].T
+
+
+def recalls(shortlist: np.ndarray, budget: int, anchors: int, k: int, draws: int = DRAWS) -> tuple[float, float]:
+    """Recall@k of anncur and of the reranked shortlist, at equal calls."""
     with catalog.register(Box, "bench-box", "reranker"):
-        for budget, anchors, k in ((60, 30, 10), (20, 10, 10), (60, 30, 1), (100, 50, 50)):
-            ours = float(np.mean([recall(budget, anchors, k, draw, len(tools)) for draw in range(DRAWS)]))
-            theirs = float(
-                np.mean([reranked(row, shortlist[row - LEARNED], budget, k) for row in range(LEARNED, LEARNED + TESTS)])
-            )
-            yield {
-                "name": f"MetaTool Recall@{k}, {budget} calls, {anchors} anchors; peer: TF-IDF shortlist, reranked",
-                "ours": ours, "peer": theirs, "ratio": ours / theirs, "unit": "recall", "n": TESTS,
-                "note": f"mean of {DRAWS} draws of the anchors",
-            }  # fmt: skip
-    for queries in (20, 60, 100, LEARNED):
-        errors = [error(queries, 60, draw) for draw in range(DRAWS)]
-        yield {"name": f"MetaTool relative error, 60 anchors, {queries} anchor queries", "ours": float(np.mean(errors)),
-               "peer": None, "ratio": None, "unit": "", "n": TESTS, "note": ""}  # fmt: skip
+        ours = [recall(budget, anchors, k, draw, shortlist.shape[1]) for draw in range(draws)]
+    theirs = [reranked(LEARNED + row, first, budget, k) for row, first in enumerate(shortlist)]
+    return float(np.mean(ours)), float(np.mean(theirs))
 
 
 def recall(budget: int, anchors: int, k: int, draw: int, tools: int) -> float:
