@@ -34,11 +34,10 @@ def parse(reply: str) -> Verdict | None:
     scores = [place for place, value in enumerate(found) if 1 <= value <= BEST]
     if not scores:
         return None
-    if not turns or turns == scores[-1:]:
-        # One number that could be both is the score where nothing else is.
+    rest = [place for place in scores if place not in turns[-1:]]
+    if not turns or not rest:  # a lone 1 is the score
         return Verdict(found[scores[-1]])
-    rest = [place for place in scores if place != turns[-1]]
-    return Verdict(found[rest[-1]], found[turns[-1]]) if rest else None
+    return Verdict(found[rest[-1]], found[turns[-1]])
 
 
 @dataclass(frozen=True)
