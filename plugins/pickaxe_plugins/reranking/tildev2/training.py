@@ -77,11 +77,20 @@ def contrast(matrix: Any, group: int, known: Any = None) -> tuple[Any, Any]:
 class Batches:
     """What a step learns from: queries with a group of passages each, the right one first."""
 
-    def __init__(self, queries: Sequence[Query], framing: Framing, params: Params, seed: int, call: Call) -> None:
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        framing: Framing,
+        params: Params,
+        seed: int,
+        call: Call,
+        others: Sequence[Query] = (),
+    ) -> None:
+        """Queries without negatives get passages of each other, and of `others`."""
         self._queries, self._params, self._seed = queries, params, seed
         self.shuffle = Shuffle(len(queries), params.batch, seed)
-        self._everywhere = list(dict.fromkeys(text for query in queries for text in query.positives))
-        texts = dict.fromkeys(text for query in queries for text in (*query.positives, *query.negatives))
+        self._everywhere = list(dict.fromkeys(text for query in (*queries, *others) for text in query.positives))
+        texts = dict.fromkeys([*self._everywhere, *(text for query in queries for text in query.negatives)])
         self.rows = framing.rows([Item(str(place), text) for place, text in enumerate(texts)], call)
         self.place = {text: place for place, text in enumerate(texts)}
         asked = framing.tokenizer.encode_batch([query.text for query in queries])
@@ -178,7 +187,7 @@ def train(
 ) -> Generator[Progress, None, np.ndarray]:
     """The projection, trained; with `head_only` false the encoder's folder is written into `out` as well."""
     batches = Batches(learned, framing, params, call.seed, call)
-    exam = Batches(checked, framing, params, call.seed, call) if checked else None
+    exam = Batches(checked, framing, params, call.seed, call, learned) if checked else None
     start: dict[str, Any] = {
         PROJECTION: fresh_projection(states.width, call.seed) if projection is None else np.array(projection)
     }
