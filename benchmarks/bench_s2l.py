@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import pickaxe
-from pickaxe import Call, Item
+from pickaxe import Call, Item, kmeans
 from pickaxe.artifact import ArtifactWriter
-from pickaxe_plugins.selection import _kmeans, _s2l_proxy
+from pickaxe_plugins.selection import _s2l_proxy
 from pickaxe_plugins.selection._balance import order
 from pickaxe_plugins.train import llama, loop
 from pickaxe_plugins.train.loop import Text
@@ -52,8 +52,8 @@ def clustering(n: int, d: int, k: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     vectors = np.cumsum(rng.normal(0, 0.3, (n, d)), axis=1).astype(np.float32)
     name = f"k-means {n:,} x {d}, K = {k}, 20 rounds"
-    ours = seconds(lambda: _kmeans.kmeans(vectors, k, 20, np.random.default_rng(0), Call()))
-    sampled = f"{_kmeans.PER_CENTROID * k:,} vectors learned from, all assigned"
+    ours = seconds(lambda: kmeans.kmeans(vectors, k, 20, np.random.default_rng(0), Call()))
+    sampled = f"{kmeans.PER_CENTROID * k:,} vectors learned from, all assigned"
     try:
         faiss = importlib.import_module("faiss")
     except ImportError:
@@ -67,7 +67,7 @@ def clustering(n: int, d: int, k: int) -> Iterator[dict[str, Any]]:
 
         yield row(name, ours, seconds(theirs), "s", n, f"faiss-cpu; {sampled} on both sides")
     cluster = importlib.import_module("sklearn.cluster")
-    drawn = vectors[rng.choice(n, _kmeans.PER_CENTROID * k, replace=False)]
+    drawn = vectors[rng.choice(n, kmeans.PER_CENTROID * k, replace=False)]
     theirs_s = seconds(
         lambda: cluster.KMeans(k, n_init=1, max_iter=20, tol=0, random_state=0).fit(drawn).predict(vectors)
     )

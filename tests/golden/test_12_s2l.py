@@ -8,7 +8,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Call, Item
-from pickaxe_plugins.selection import _kmeans
+from pickaxe.kmeans import assign
 from pickaxe_plugins.selection._balance import order
 from pickaxe_plugins.selection.s2l import answer_loss, cluster_quotas, quotas, thinned
 
@@ -54,7 +54,7 @@ def test_quotas_of_sources() -> None:
 
 
 def test_nearest_centroids() -> None:
-    labels, _ = _kmeans.assign(np.nan_to_num(LOSSES), np.array(INPUTS["centroids"]), Call())
+    labels, _ = assign(np.nan_to_num(LOSSES), np.array(INPUTS["centroids"]), Call())
     assert labels.tolist() == EXPECTED["nearest_centroid_nan_as_0"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pickaxe import ArtifactWriter, Call, Item, Progress
 from pickaxe.errors import InvalidItems, InvalidParams
-from pickaxe_plugins.selection import _kmeans
+from pickaxe.kmeans import kmeans
 from pickaxe_plugins.selection._embeddings import Embedder, blocks, mapped
 from pickaxe_plugins.selection._quad_bandit import Neighbours
 
@@ -153,7 +153,7 @@ def clustered(
         if out.done("cluster"):
             labels, centres = np.load(out.file("labels.npy")), np.load(out.file("centres.npy"))
         else:
-            found = _kmeans.kmeans(vectors, k, ITERATIONS, rng, call)
+            found = kmeans(vectors, k, ITERATIONS, rng, call)
             labels, centres = found.labels, found.centroids
         names = [str(number) for number in range(len(centres))]
     if centres is None or not threshold:

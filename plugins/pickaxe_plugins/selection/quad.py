@@ -13,10 +13,10 @@ import pickaxe
 from pickaxe import Artifact, ArtifactWriter, Call, Column, Example, InputField, Item, Items, Method, Progress, Scores
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
+from pickaxe.kmeans import assign
 from pickaxe.randomness import generator
 from pickaxe_plugins.selection import _quad_influence
 from pickaxe_plugins.selection._embeddings import EMBEDDING, TEXT, Embedder, unit_rows
-from pickaxe_plugins.selection._kmeans import assign
 from pickaxe_plugins.selection._quad_influence import Direction, Influence, Settings
 from pickaxe_plugins.selection._quad_pool import SCRATCH, Clusters, Reader, Rows, clustered, text_of
 from pickaxe_plugins.selection._quad_select import PROBES, Outcome, Rounds, Rules

@@ -26,8 +26,9 @@ from pickaxe import (
 )
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
+from pickaxe.kmeans import assign, kmeans
 from pickaxe.randomness import generator
-from pickaxe_plugins.selection import _kmeans, _s2l_proxy
+from pickaxe_plugins.selection import _s2l_proxy
 from pickaxe_plugins.selection._balance import answer_loss, cluster_quotas, order, quotas, thinned
 from pickaxe_plugins.train.settings import Net, Recipe
 
@@ -170,7 +171,7 @@ class S2L(Method[Params]):
         for at, name in enumerate(names):
             rows = np.flatnonzero(sources == at)
             rng = generator(call.seed, "s2l", "k-means", name)
-            found = _kmeans.kmeans(losses[rows], self.params.clusters, self.params.iterations, rng, call)
+            found = kmeans(losses[rows], self.params.clusters, self.params.iterations, rng, call)
             labels[rows] = found.labels + len(owners)
             centroids.append(found.centroids)
             owners += [at] * len(found.centroids)
@@ -197,7 +198,7 @@ class S2L(Method[Params]):
         cluster, distance = np.full(len(items), -1), np.full(len(items), np.nan)
         for name, where in _by_source(items, ~missing, pool.about["sources"]).items():
             of = np.arange(len(pool.owners)) if name is None else np.flatnonzero(pool.owners == name)
-            labels, squared = _kmeans.assign(losses[where], pool.centroids[of], call)
+            labels, squared = assign(losses[where], pool.centroids[of], call)
             cluster[where], distance[where] = of[labels], np.sqrt(squared)
         ranks = np.where(inside, pool.ranks[rows], pool.about["n"])
         return Scores(

@@ -1,16 +1,15 @@
-"""k-means of the family: objective, empty clusters, sampling, labels."""
+"""k-means: objective, empty clusters, sampling, labels."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pickaxe import Call
-from pickaxe_plugins.selection import _kmeans
+from pickaxe import Call, kmeans
 
 
-def run(vectors: np.ndarray, k: int, iterations: int = 20, seed: int = 0) -> _kmeans.Clusters:
-    return _kmeans.kmeans(vectors, k, iterations, np.random.default_rng(seed), Call())
+def run(vectors: np.ndarray, k: int, iterations: int = 20, seed: int = 0) -> kmeans.Clusters:
+    return kmeans.kmeans(vectors, k, iterations, np.random.default_rng(seed), Call())
 
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 5), st.integers(0, 50))
@@ -30,7 +29,7 @@ def test_empty_clusters_are_seeded_anew() -> None:
     vectors = np.array([[0.0], [0.1], [10.0], [20.0]])
     labels = np.zeros(4, np.int64)
     squared = vectors[:, 0] ** 2
-    centroids = _kmeans._moved(vectors, labels, squared, 3, Call())
+    centroids = kmeans._moved(vectors, labels, squared, 3, Call())
     assert centroids[1:, 0].tolist() == [20.0, 10.0]
 
 
@@ -41,7 +40,7 @@ def test_copies_leave_finite_centroids() -> None:
 
 
 def test_many_vectors_are_learned_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kmeans, "PER_CENTROID", 20)
+    monkeypatch.setattr(kmeans, "PER_CENTROID", 20)
     rng = np.random.default_rng(0)
     vectors = (np.eye(3)[rng.integers(0, 3, 500)] * 10 + rng.normal(0, 0.1, (500, 3))).astype(np.float32)
     found = run(vectors, 3)
@@ -53,7 +52,7 @@ def test_many_vectors_are_learned_from_a_sample(monkeypatch: pytest.MonkeyPatch)
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(0).normal(size=(100, 4))
     whole = run(vectors, 7)
-    monkeypatch.setattr(_kmeans, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(kmeans, "BLOCK_BYTES", 500)
     parts = run(vectors, 7)
     np.testing.assert_allclose(parts.centroids, whole.centroids, atol=1e-12)
     np.testing.assert_array_equal(parts.labels, whole.labels)

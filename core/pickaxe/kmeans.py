@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pickaxe import Call
+from pickaxe.call import Call
 
 PER_CENTROID = 256
 """Vectors for each cluster that are learned from, where there are more; all are assigned."""
@@ -41,17 +41,31 @@ def kmeans(vectors: np.ndarray, k: int, iterations: int, rng: np.random.Generato
     shift = learned.mean(axis=0, dtype=np.float64)
     learned = (learned - shift).astype(learned.dtype if learned.dtype.kind == "f" else np.float64)
     centroids = seeds(learned, k, rng, call)
+    centroids, objective = lloyd(learned, centroids, iterations, call)
+    centroids = centroids + shift
+    labels, squared = assign(vectors, centroids, call)
+    return Clusters(centroids, labels, np.sqrt(squared), objective)
+
+
+def lloyd(
+    vectors: np.ndarray, centroids: np.ndarray, iterations: int, call: Call, *, reseed: bool = True
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Centroids (k, d) after at most `iterations` rounds from these, and the sum of squared distances before each.
+
+    An empty cluster is seeded anew, or without `reseed` keeps its centre.
+    """
     objective: list[float] = []
     before: np.ndarray | None = None
     for _ in range(iterations):
-        labels, squared = assign(learned, centroids, call)
+        labels, squared = assign(vectors, centroids, call)
         objective.append(float(squared.sum()))
         if before is not None and np.array_equal(labels, before):
             break
-        centroids, before = _moved(learned, labels, squared, k, call), labels
-    centroids = centroids + shift
-    labels, squared = assign(vectors, centroids, call)
-    return Clusters(centroids, labels, np.sqrt(squared), tuple(objective))
+        moved = _moved(vectors, labels, squared, len(centroids), call, reseed=reseed)
+        empty = np.bincount(labels, minlength=len(centroids)) == 0
+        centroids = moved if reseed else np.where(empty[:, None], centroids, moved)
+        before = labels
+    return centroids, tuple(objective)
 
 
 def assign(vectors: np.ndarray, centroids: np.ndarray, call: Call) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +103,10 @@ def seeds(vectors: np.ndarray, k: int, rng: np.random.Generator, call: Call) -> 
     return vectors[chosen].astype(np.float64)
 
 
-def _moved(vectors: np.ndarray, labels: np.ndarray, squared: np.ndarray, k: int, call: Call) -> np.ndarray:
-    """Means of the clusters; an empty one gets the vector that is farthest from its own centroid."""
+def _moved(
+    vectors: np.ndarray, labels: np.ndarray, squared: np.ndarray, k: int, call: Call, *, reseed: bool = True
+) -> np.ndarray:
+    """Means of the clusters; an empty one gets the vector that is farthest from its own centroid, or else zeros."""
     sums, counts = np.zeros((k, vectors.shape[1])), np.bincount(labels, minlength=k)
     for rows in _blocks(len(vectors), vectors.shape[1], call):
         order = np.argsort(labels[rows], kind="stable")
@@ -98,7 +114,7 @@ def _moved(vectors: np.ndarray, labels: np.ndarray, squared: np.ndarray, k: int,
         first = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
         sums[sorted_labels[first]] += np.add.reduceat(vectors[rows][order], first, axis=0, dtype=np.float64)
     centroids = sums / np.maximum(counts, 1)[:, None]
-    if len(empty := np.flatnonzero(counts == 0)):
+    if reseed and len(empty := np.flatnonzero(counts == 0)):
         farthest = np.argsort(-squared, kind="stable")[: len(empty)]
         centroids[empty[: len(farthest)]] = vectors[farthest]
     return centroids
