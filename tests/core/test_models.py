@@ -230,7 +230,7 @@ class TestPaths:
 class TestList:
     def test_known_models_and_where_they_are(self, tmp_path: Path) -> None:
         entries = {entry.alias: entry for entry in ModelStore(tmp_path).list()}
-        assert set(entries) == {"lm", "encoder", "draft"}
+        assert set(entries) == {"lm", "encoder", "draft", "cross-encoder"}
         assert not entries["lm"].present
         assert entries["lm"].bytes == 0
         assert entries["draft"].present
