@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Step:
         return optimisers.adamw(self.rate, betas=self.betas, eps=self.eps, decay=self.decay, clip=self.clip)
 
 
+@functools.lru_cache(maxsize=4)
 def decoder(architecture: Any) -> Network:
     """A Llama-shaped network as the probes need it."""
 
@@ -92,8 +94,7 @@ class Prober:
             moments = {"mu": cast(state.first), "nu": cast(state.second), "count": jax.numpy.int32(state.count)}
             self._state = optax.tree_utils.tree_set(optimiser.init(self._weights), **moments)
             self._reference = cast(_stacked(token_means(reference, reference_batch)))
-            self._loss_of_reference = jax.jit(lambda weights, given: _summed(network, weights, given))
-            self._probe = jax.jit(_probing(network, optimiser, together))
+            self._loss_of_reference, self._probe = _compiled(network, optimiser, together)
 
     @property
     def state(self) -> tuple[Any, Any]:
@@ -107,12 +108,15 @@ class Prober:
 
     def after(self, texts: Sequence[Text]) -> tuple[np.ndarray, np.ndarray]:
         """(n,) reference losses after a step on each text alone, and the norms of its gradient before clipping."""
-        size = self._together * -(-len(texts) // self._together)
-        given = packed([*token_means(texts, 1, whole=1.0), *[None] * (size - len(texts))])
+        rows, found = token_means(texts, 1, whole=1.0), np.empty((2, len(texts)))
         with self._scope():
-            each = self._cast({name: array[:, None] for name, array in given.items()})
-            losses, norms = self._probe(self._weights, self._state, self._reference, each)
-            return np.asarray(losses, np.float64)[: len(texts)], np.asarray(norms, np.float64)[: len(texts)]
+            for start in range(0, len(rows), self._together):
+                these = rows[start : start + self._together]
+                given = packed([*these, *[None] * (self._together - len(these))], _far)
+                each = self._cast({name: array[:, None] for name, array in given.items()})
+                told = np.stack(self._probe(self._weights, self._state, self._reference, each))
+                found[:, start : start + len(these)] = told[:, : len(these)]
+        return found[0], found[1]
 
     def _cast(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         jnp = require("jax", extra="train").numpy
@@ -153,10 +157,12 @@ def token_means(texts: Sequence[Text], size: int | None, whole: float | None = N
     return found
 
 
-def packed(rows: Sequence[Weighted | None]) -> dict[str, np.ndarray]:
+def packed(rows: Sequence[Weighted | None], roomy: Callable[[int], int]) -> dict[str, np.ndarray]:
     """`ids` (B, T) and, for the K tokens that count at most, `places`, `targets` and `shares` (B, K); None: padding."""
     real = [row for row in rows if row is not None]
-    width, count = (_roomy(max(len(part) for part in parts)) for parts in _parts(real))
+    width = roomy(max(len(row.ids) for row in real))
+    # One more, so that where all tokens but the first count there are as many places as tokens.
+    count = roomy(1 + max(len(row.places) for row in real))
     ids = np.zeros((len(rows), width), np.int32)
     places, targets = np.zeros((len(rows), count), np.int32), np.zeros((len(rows), count), np.int32)
     shares = np.zeros((len(rows), count))
@@ -168,20 +174,21 @@ def packed(rows: Sequence[Weighted | None]) -> dict[str, np.ndarray]:
     return {"ids": ids, "places": places, "targets": targets, "shares": shares}
 
 
-def _parts(rows: Sequence[Weighted]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return [row.ids for row in rows], [row.places for row in rows]
-
-
 def _stacked(rows: Sequence[Weighted]) -> dict[str, np.ndarray]:
     """All rows as (blocks, ROWS or fewer, …)."""
     block = min(ROWS, len(rows))
-    given = packed([*rows, *[None] * (-len(rows) % block)])
+    given = packed([*rows, *[None] * (-len(rows) % block)], _near)
     return {name: array.reshape(-1, block, array.shape[1]) for name, array in given.items()}
 
 
-def _roomy(length: int) -> int:
-    """Up to eight sizes for every doubling: padding costs an eighth at most, and few shapes are compiled."""
-    grain = max(GRAIN, 1 << max(0, length.bit_length() - 3))
+def _near(length: int) -> int:
+    """Little padding, for what is read by every probe and compiled once."""
+    return GRAIN * -(-length // GRAIN)
+
+
+def _far(length: int) -> int:
+    """Two sizes for every doubling, as compiling for another one takes as long as hundreds of probes."""
+    grain = max(GRAIN, 1 << max(0, (length - 1).bit_length() - 2))
     return grain * -(-length // grain)
 
 
@@ -204,11 +211,12 @@ def _summed(network: Network, weights: Weights, blocks: Mapping[str, Any]) -> An
     return jax.lax.map(lambda block: _loss(network, weights, block), blocks).sum()
 
 
-def _probing(network: Network, optimiser: Any, together: int) -> Callable[..., Any]:
-    """(weights, state, reference, probes) -> (losses after a step on each, gradient norms)."""
+@functools.lru_cache(maxsize=4)
+def _compiled(network: Network, optimiser: Any, together: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(weights, reference) -> loss; (weights, state, reference, probes) -> (losses after a step on each, norms)."""
+    jax = require("jax", extra="train")
 
     def probe(weights: Weights, state: Any, reference: Mapping[str, Any], probes: Mapping[str, Any]) -> Any:
-        import jax
         import optax
 
         def one(given: Mapping[str, Any]) -> Any:
@@ -217,6 +225,7 @@ def _probing(network: Network, optimiser: Any, together: int) -> Callable[..., A
             after = _summed(network, optax.apply_updates(weights, change), reference)
             return after, optax.tree_utils.tree_norm(slopes)
 
-        return jax.lax.map(one, probes, batch_size=together)
+        # One alone goes without vmap, under which a CPU multiplies matrices more slowly.
+        return jax.lax.map(one, probes, batch_size=together if together > 1 else None)
 
-    return probe
+    return jax.jit(lambda weights, given: _summed(network, weights, given)), jax.jit(probe)

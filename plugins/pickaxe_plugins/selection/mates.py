@@ -86,7 +86,7 @@ class Mates(Method[Params]):
     scope = "pool"
     reads = (InputField("text", "text", "The text."),)
     fit_reads = (
-        InputField("text", "text", "Probe: the text; reference: the target, where it has none."),
+        InputField("text", "text", "Probe: the text; reference: the target, where it has none.", False),
         InputField(
             "influence", "float64", "Probe: fall of the reference loss; all or none have it: not probed.", False
         ),
