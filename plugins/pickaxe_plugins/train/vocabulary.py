@@ -39,15 +39,28 @@ def learn_words(texts: Iterable[str], size: int, folder: Path) -> Tokenizer:
     Characters that the texts never had are [UNK].
     """
     library = require("tokenizers", extra="cpu")
-    built = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
-    built.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-    built.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    built.decoder = library.decoders.WordPiece()
-    trainer = library.trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(BERT_TOKENS), show_progress=False)
-    built.train_from_iterator(texts, trainer)
+    normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    plain = [normalizer.normalize_str(text) for text in texts]
+    letters = sorted({letter for text in plain for letter in text if not letter.isspace()})
+    trained = _word_pieces(library, {})
+    # The trainer numbers the letters that it meets inside words in the order of a hash table, another one each time,
+    # and breaks ties by these numbers: so it is told all of them first.
+    first = [*BERT_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
+    trainer = library.trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+    trained.train_from_iterator(plain, trainer)
+    built = _word_pieces(library, trained.get_vocab())
+    built.add_special_tokens(list(BERT_TOKENS))
     ends = [(token, BERT_TOKENS.index(token)) for token in ("[SEP]", "[CLS]")]
     built.post_processor = library.processors.BertProcessing(*ends)
     return _written(built, folder)
+
+
+def _word_pieces(library: Any, vocabulary: dict[str, int]) -> Any:
+    built = library.Tokenizer(library.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    built.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    built.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    built.decoder = library.decoders.WordPiece()
+    return built
 
 
 def _written(built: Any, folder: Path) -> Tokenizer:
