@@ -65,7 +65,6 @@ class Params(pickaxe.Params):
     count_anchors_twice: bool = Field(
         False, description="As the authors count: anchors among the best by approximation are paid for once more."
     )
-    index: str = Field("", description="Rerank: an index of `anncur` to take embeddings from, in place of a fit.")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -174,15 +173,7 @@ class AnnCur(Method[Params]):
 
     @cached_property
     def _opened(self) -> CurIndex | None:
-        """Of the artifact, or for reranking of the index that the parameters name."""
-        if self.artifact is not None:
-            return self._checked(self.artifact)
-        if not self.params.index:
-            return None
-        artifact = Artifact.open(self.host.artifact_path(self.params.index))
-        artifact.check_method("anncur", self.version, "index")
-        check_model(artifact, self._scorer, self.params.scorer.name, role="scorer")
-        return CurIndex(artifact)
+        return None if self.artifact is None else self._checked(self.artifact)
 
     def _budget(self, anchors: int, wanted: int, queries: int, call: Call) -> int:
         """Model calls per query; raises `DoesNotFit` when what the call may spend is less than the anchors take."""
@@ -257,7 +248,7 @@ class AnnCur(Method[Params]):
             return _ranking(candidates, self._scorer.score(query, candidates, call), np.ones(n, bool), top_n, n)
         if index is None:
             raise Unmet(
-                f"{n} candidates are more than the budget of {min(allowed)}: fit on the documents first, or name an "
+                f"{n} candidates are more than the budget of {min(allowed)}: fit on the documents first, or open an "
                 "index, so that some can be scored by approximation"
             )
         budget = self._budget(len(index.anchors), 0, 1, call)

@@ -266,15 +266,11 @@ def test_reranker_scores_strangers_first_and_says_who_is_left_out(box: Box) -> N
     assert np.isnan(ranking.scores).sum() == 6
 
 
-def test_reranker_uses_an_index(box: Box, tmp_path: Path) -> None:
-    pickaxe.retriever("anncur", scorer="box", anchor_queries=QUERIES, anchors=8).index(DOCUMENTS, out=tmp_path / "a")
-    reranker = pickaxe.reranker("anncur", scorer="box", index=str(tmp_path / "a"))
+def test_reranker_uses_an_index(box: Box) -> None:
+    reranker = pickaxe.reranker("anncur", artifact=path(made()))
     box.calls()
     assert len(reranker.rerank(Item("q", ASKED[0]), DOCUMENTS, 5, budget=16)) == 5
     assert box.calls() == 16
-    pickaxe.retriever("bm25").index(DOCUMENTS, out=tmp_path / "b")
-    with pytest.raises(ArtifactMismatch, match="bm25"):
-        pickaxe.reranker("anncur", scorer="box", index=str(tmp_path / "b")).rerank("q", DOCUMENTS, budget=16)
 
 
 # ---------------------------------------------------------------- other scorers
