@@ -106,7 +106,10 @@ class Mates(Method[Params]):
         "Fit: for each probe a backward pass of it and a forward pass of all references; one copy of the model.  "
         "Scoring: one pass of the encoder."
     )
-    reproduced = "Golden cases of an own derivation, exactly; see the page for claims at the scale of a small model."
+    reproduced = (
+        "Golden cases of an own derivation, exactly.  Small model, two topics: a head ranks held-out probes with a "
+        "Spearman correlation of 0.46, and 37 of 40 selected texts are of the references' topic."
+    )
 
     @classmethod
     def example(cls) -> Example:
