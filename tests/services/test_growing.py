@@ -37,7 +37,7 @@ def test_on_a_server(server: Client, tmp_path: Path) -> None:
     assert remote.search(["blue"])[0][0].id == "b"
     assert [hits[0].id for hits in grown.add([], remove=["d"]).search(["red"])] == ["a"]
     assert server.show("bm25").grows
-    assert not server.show("chronicles").grows
+    assert not server.show("seal").grows
 
 
 def test_what_a_server_refuses(server: Client, tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_what_a_server_refuses(server: Client, tmp_path: Path) -> None:
         server.retriever("bm25").index(NEW, base=base, remove=["nobody"])
     with pytest.raises(InvalidParams, match="remove_ids"):
         server.retriever("bm25").index(NEW, remove=["a"])
-    chronicles = server.retriever("chronicles").index(OLD)
-    with pytest.raises(Unmet, match="chronicles cannot be appended to"):
-        chronicles.add(NEW)
+    seal = server.retriever("seal").index(OLD)
+    with pytest.raises(Unmet, match="seal cannot be appended to"):
+        seal.add(NEW)
     first = server.retriever("bm25").index(NEW, base=base, remove=["b"], request_id="one")
     assert server.retriever("bm25").index(NEW, base=base, remove=["b"], request_id="one").artifact == first.artifact
     with pytest.raises(AlreadyExists, match="another job"):

@@ -29,7 +29,11 @@ BATCH = 256
 
 @dataclass
 class IndexBuilder:
-    """Reads documents once and writes the index; `sparse` and `encoder` say which parts it gets."""
+    """Reads documents once and writes the index; `sparse` and `encoder` say which parts it gets.
+
+    An index that grows from another takes over the embeddings of the documents that stay.  BM25 is counted anew, as
+    every document that comes or goes changes the weights of all words.
+    """
 
     out: ArtifactWriter
     size: int
@@ -44,10 +48,15 @@ class IndexBuilder:
     _tokens: list[np.ndarray] = field(default_factory=list)
     _pending: list[str] = field(default_factory=list)
     _embeddings: list[np.ndarray] = field(default_factory=list)
+    _encoded: int = 0
 
-    def add(self, documents: Iterable[Item]) -> Iterator[Progress]:
-        """Take in the documents, embedding their windows batch by batch."""
-        with DocumentWriter(self.out, ("title",)) as table:
+    def add(
+        self, documents: Iterable[Item], base: OpenIndex | None = None, remove: frozenset[str] = frozenset()
+    ) -> Iterator[Progress]:
+        """Take in what stays of `base`, then the documents, embedding their windows batch by batch."""
+        with DocumentWriter(self.out, ("title",), None if base is None else base.table, remove) as table:
+            if base is not None:
+                self._keep(base, table.kept)
             for document in documents:
                 table.add(document)
                 self._cut(document.text or "")
@@ -72,8 +81,17 @@ class IndexBuilder:
         self.out.notes |= {
             "documents": self._documents,
             "windows": len(self._windows),
-            "encoded_texts": sum(map(len, self._embeddings)),
+            "encoded_texts": self._encoded,
         }
+
+    def _keep(self, base: OpenIndex, rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            self._cut(base.table.text(row))
+            self._documents += 1
+        if self.encoder is not None and len(rows):
+            self._pending.clear()
+            windows = [np.arange(base.starts[row], base.starts[row + 1]) for row in rows]
+            self._embeddings.append(base.plain[np.concatenate(windows)])
 
     def _cut(self, text: str) -> None:
         found = words(text)
@@ -93,6 +111,7 @@ class IndexBuilder:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
             vectors = np.asarray(self.encoder.encode(batch, self.call), np.float32)
             self._embeddings.append(normalised(vectors).astype(np.float32))
+            self._encoded += len(batch)
 
 
 class OpenIndex:
@@ -133,6 +152,10 @@ class OpenIndex:
         """The fitted W, (d, e) float32."""
         self._require("matrix.npy", "matrix W")
         return self._artifact.read_array("matrix.npy")
+
+    @property
+    def has_embeddings(self) -> bool:
+        return self._artifact.has("embeddings.npy")
 
     @cached_property
     def plain(self) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pydantic
@@ -13,13 +13,17 @@ from pydantic import Field
 
 import pickaxe
 from pickaxe import Call, Example, Hit, InputField, Item, Items, Method, MethodRef, Progress, SearchResults, Span
-from pickaxe.artifact import ArtifactWriter
-from pickaxe.errors import ArtifactMismatch, InvalidItems, Unmet
+from pickaxe.artifact import Artifact, ArtifactWriter
+from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.hooks import hookimpl
+from pickaxe.index import check_model, check_params, record_model
 from pickaxe_plugins.retrieval._customise import Epoch, Pairs, labelled_pairs, normalised, train
 from pickaxe_plugins.retrieval._fusion import best, reciprocal_rank_fusion
 from pickaxe_plugins.retrieval._index import IndexBuilder, OpenIndex
 from pickaxe_plugins.retrieval._windows import stop_words, words
+
+if TYPE_CHECKING:
+    from pickaxe.encoder import Encoder
 
 BLOCK = 4_000_000
 """Scores held at once: queries are taken in blocks of so many (query, window) pairs."""
@@ -89,6 +93,7 @@ class Chronicles(Method[Params]):
         InputField("gold", "text", "The text that answers it."),
     )
     fitted = "optional"
+    grows = True
     stages = ("embed", "train")
     cost = "BM25: one sparse product per block of queries; dense: one encoder call per window and query."
     reproduced = (
@@ -116,23 +121,40 @@ class Chronicles(Method[Params]):
     # ------------------------------------------------------------ index
 
     @hookimpl
-    def index(self, documents: Iterable[Item], out: ArtifactWriter, call: Call) -> Iterator[Progress]:
+    def index(
+        self,
+        documents: Iterable[Item],
+        out: ArtifactWriter,
+        base: Artifact | None,
+        remove: frozenset[str],
+        call: Call,
+    ) -> Iterator[Progress]:
         params = self.params
+        encoder = None if params.mode == "bm25" else self.host.encoder(params.encoder)
+        if base is not None:
+            check_params(base, params, BAKED_IN)
+        grown = None if base is None else OpenIndex(base)
         matrix = None if self.artifact is None else self.artifact.read_array("matrix.npy")
+        if matrix is None and grown is not None and grown.has_matrix:
+            matrix = grown.matrix
         if params.mode == "custom" and matrix is None:
             raise Unmet(
                 "mode='custom' needs a fitted W: call fit(examples) first, then index with the handle it returns"
             )
+        if encoder is not None:
+            if base is not None and grown is not None and grown.has_embeddings:
+                check_model(base, encoder, params.encoder)
+            record_model(out, encoder, params.encoder)
         builder = IndexBuilder(
             out,
             params.chunk_size,
             params.stride or params.chunk_size,
             stop_words(params.language),
             sparse=params.mode in ("bm25", "hybrid"),
-            encoder=None if params.mode == "bm25" else self.host.encoder(params.encoder),
+            encoder=encoder,
             call=call,
         )
-        yield from builder.add(documents)
+        yield from builder.add(documents, grown, remove)
         builder.finish(params.k1, params.b)
         if matrix is not None:
             out.write_array("matrix.npy", matrix)
@@ -142,14 +164,16 @@ class Chronicles(Method[Params]):
     @cached_property
     def _opened(self) -> OpenIndex:
         assert self.artifact is not None  # the handle sees to it
-        made = Params.model_validate(self.artifact.manifest["params"])
-        for name in BAKED_IN:
-            if getattr(self.params, name) != getattr(made, name):
-                raise ArtifactMismatch(
-                    f"this index was made with {name}={getattr(made, name)!r}: search with the same, or index again",
-                    metadata={"parameter": name, "found": getattr(made, name), "wanted": getattr(self.params, name)},
-                )
+        check_params(self.artifact, self.params, BAKED_IN)
         return OpenIndex(self.artifact)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """The encoder of the queries, which must be that of the windows."""
+        assert self.artifact is not None
+        encoder = self.host.encoder(self.params.encoder)
+        check_model(self.artifact, encoder, self.params.encoder)
+        return encoder
 
     @hookimpl
     def search(self, queries: Items, k: int, call: Call) -> SearchResults:
@@ -178,12 +202,12 @@ class Chronicles(Method[Params]):
             scores = index.bm25.scores(runs)
             stages.append(_Stage("bm25", scores, index.per_document(scores), floor=0.0))
         if mode != "bm25":
-            vectors = np.asarray(self.host.encoder(self.params.encoder).encode(texts, call), np.float32)
+            custom = mode == "custom" or (mode == "hybrid" and index.has_matrix)
+            documents = index.customised if custom else index.plain
+            vectors = np.asarray(self._encoder.encode(texts, call), np.float32)
             usage.add("search_encoded_texts", len(texts))
-            if mode == "custom" or (mode == "hybrid" and index.has_matrix):
-                documents, vectors = index.customised, vectors @ index.matrix
-            else:
-                documents = index.plain
+            if custom:
+                vectors = vectors @ index.matrix
             scores = normalised(vectors).astype(np.float32) @ documents.T
             stages.append(_Stage("cosine", scores, index.per_document(scores), floor=-np.inf))
         return stages

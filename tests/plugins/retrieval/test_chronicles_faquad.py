@@ -19,6 +19,7 @@ class Table:
 
     vectors: dict[str, np.ndarray]
     encoded: int = 0
+    digest: str = "table"
 
     def encode(self, texts: Sequence[str], call: Call) -> np.ndarray:
         self.encoded += len(texts)

@@ -20,13 +20,21 @@ from pickaxe_plugins.retrieval._windows import words
 class Letters:
     """An encoder of small made-up texts: counts of letters."""
 
+    digest = "letters"
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
     def encode(self, texts: Sequence[str], call: Call) -> np.ndarray:
+        self.encoded += texts
         return np.array([[1 + text.lower().count(letter) for letter in "abcdefghij"] for text in texts], np.float32)
 
 
 @pytest.fixture
-def letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder": Letters())
+def letters(monkeypatch: pytest.MonkeyPatch) -> Letters:
+    encoder = Letters()
+    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder": encoder)
+    return encoder
 
 
 # ---------------------------------------------------------------- the method
@@ -50,7 +58,7 @@ def test_hits_are_documents_with_the_span_of_their_best_window() -> None:
     assert index.artifact.notes["windows"] == 4 + 3 + 1
 
 
-def test_order_of_documents_in_the_index_is_irrelevant(letters: None) -> None:
+def test_order_of_documents_in_the_index_is_irrelevant(letters: Letters) -> None:
     for mode in ("bm25", "dense", "hybrid"):
         forward = pickaxe.retriever("chronicles", mode=mode).index(DOCUMENTS)
         backward = pickaxe.retriever("chronicles", mode=mode).index(DOCUMENTS[::-1])
@@ -63,7 +71,7 @@ def test_equal_scores_stand_in_the_order_of_ids() -> None:
     assert [hit.id for hit in index.search(["same"], 2)[0]] == ["a", "b"]
 
 
-def test_the_index_moves_and_holds_no_pickles(tmp_path: Path, letters: None) -> None:
+def test_the_index_moves_and_holds_no_pickles(tmp_path: Path, letters: Letters) -> None:
     made = pickaxe.retriever("chronicles", mode="hybrid").index(DOCUMENTS, out=tmp_path / "here")
     expected = made.search(["beta cab"], 3).results
     shutil.move(tmp_path / "here", tmp_path / "there")
@@ -73,7 +81,7 @@ def test_the_index_moves_and_holds_no_pickles(tmp_path: Path, letters: None) -> 
     assert {path.suffix for path in (tmp_path / "there").iterdir()} == {".json", ".jsonl", ".npy"}
 
 
-def test_hybrid_hits_carry_every_stage(letters: None) -> None:
+def test_hybrid_hits_carry_every_stage(letters: Letters) -> None:
     index = pickaxe.retriever("chronicles", mode="hybrid", rrf_k=10).index(DOCUMENTS)
     hits = index.search(["a cab"], 3)[0]
     assert {hit.id for hit in hits} == {"long", "cab", "jig"}
@@ -125,7 +133,7 @@ def test_the_reranker_sees_the_best_windows_of_the_deep_list() -> None:
     assert results.usage["rerank_prompts"] == 1
 
 
-def test_usage_tells_index_and_search_apart(letters: None) -> None:
+def test_usage_tells_index_and_search_apart(letters: Letters) -> None:
     index = pickaxe.retriever("chronicles", mode="dense", chunk_size=3).index(DOCUMENTS)
     assert index.search(["a", "b"], 1).usage == {
         "index_documents": 3,
@@ -135,7 +143,7 @@ def test_usage_tells_index_and_search_apart(letters: None) -> None:
     }
 
 
-def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, letters: None) -> None:
+def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, letters: Letters) -> None:
     index = pickaxe.retriever("chronicles", mode="hybrid").index(DOCUMENTS)
     queries = ["a cab", "beta", "jig", "zeta eta"]
     whole = index.search(queries, 3)
@@ -169,7 +177,7 @@ def test_bad_parameters_are_named(given: dict[str, Any], field: str) -> None:
         pickaxe.retriever("chronicles", **given)
 
 
-def test_other_errors_name_the_remedy(letters: None) -> None:
+def test_other_errors_name_the_remedy(letters: Letters) -> None:
     with pytest.raises(InvalidItems, match="at least one document"):
         pickaxe.retriever("chronicles").index([])
     with pytest.raises(Unmet, match=r"needs a fitted W: call fit\(examples\) first"):
