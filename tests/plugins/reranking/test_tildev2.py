@@ -228,8 +228,8 @@ def test_stop_words() -> None:
 def test_an_index_is_of_its_models(index: Path, fitted: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     pickaxe.reranker("tildev2", epochs=1, batch=2, group=2).fit(EXAMPLES, out=other, seed=1)
+    opened = pickaxe.retriever("tildev2", artifact=other, store_dtype="float32")
     with pytest.raises(ArtifactMismatch, match="passage side"):
-        opened = pickaxe.retriever("tildev2", artifact=other, store_dtype="float32")
         opened.index(DOCUMENTS[:1], base=index, out=tmp_path / "grown")
     with pytest.raises(ArtifactMismatch, match="store_dtype='float32'"):
         pickaxe.retriever("tildev2", artifact=index, store_dtype="float16").search(["tea"])
