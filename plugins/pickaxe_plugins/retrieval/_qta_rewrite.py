@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pickaxe.lm import LM
 
 INSTRUCTION = (
-    "Rewrite the request so that a search finds every tool that it needs. Name each step and say what its tool does, in "
-    "the words of tool descriptions."
+    "Rewrite the request so that a search finds every tool that it needs. Name each step and say what its tool does, "
+    "in the words of tool descriptions."
 )
 
 

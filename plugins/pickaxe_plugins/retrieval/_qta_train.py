@@ -70,16 +70,16 @@ def train(
     reference = np.array([_both(architecture, frozen, pair) for pair in pairs], np.float32)
     steps, size = recipe.steps(len(pairs)), recipe.batch
     shuffle = Shuffle(len(pairs), size, seed)
+    # One table for all steps: equal shapes are compiled once.
+    table = loop.batch([text for pair in pairs for text in pair.texts()], 2 * len(pairs))
 
     def given(step: int) -> dict[str, Any]:
         rows = shuffle.rows(step)
-        sides = list(zip(*(pairs[row].texts() for row in rows), strict=True))
-        held, used = np.zeros((size, 2), np.float32), np.zeros(size, np.float32)
-        held[: len(rows)], used[: len(rows)] = reference[rows], 1 / len(rows)
-        return {
-            "chosen": loop.batch(sides[0], size), "rejected": loop.batch(sides[1], size),
-            "reference": held, "used": used, "frozen": frozen,
-        }  # fmt: skip
+        filled = np.resize(rows, size)
+        used = np.where(np.arange(size) < len(rows), 1 / len(rows), 0).astype(np.float32)
+        both = np.stack([2 * filled, 2 * filled + 1], axis=1).ravel()
+        texts = {name: array[both] for name, array in table.items()}
+        return {**texts, "reference": reference[filled], "used": used, "frozen": frozen}
 
     trained = yield from descend(
         _loss(architecture, beta, scale), adamw(recipe, steps), changes, given, steps, out, seed=seed,
@@ -117,8 +117,8 @@ def _loss(architecture: Architecture, beta: float, scale: float) -> Loss:
 
     def loss(changes: Any, given: Mapping[str, Any], key: Any) -> tuple[Any, Mapping[str, Any]]:
         weights = adapters.adapted(given["frozen"], changes, scale)
-        chosen, rejected = (log_likelihoods(architecture, weights, given[side]) for side in ("chosen", "rejected"))
-        margin = beta * ((chosen - given["reference"][:, 0]) - (rejected - given["reference"][:, 1]))
+        gained = log_likelihoods(architecture, weights, given).reshape(-1, 2) - given["reference"]
+        margin = beta * (gained[:, 0] - gained[:, 1])
         value = -(given["used"] * jax.nn.log_sigmoid(margin)).sum()
         told = {"margin": (given["used"] * margin).sum(), "accuracy": (given["used"] * (margin > 0)).sum()}
         return value, told

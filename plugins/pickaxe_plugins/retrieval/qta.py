@@ -1,4 +1,4 @@
-"""QTA: a language model rewrites queries in the words of tools, and learns it from retrieval ranks (arXiv:2410.03212)."""
+"""QTA: queries rewritten in the words of tools, by a model that learns from retrieval ranks (arXiv:2410.03212)."""
 
 from __future__ import annotations
 

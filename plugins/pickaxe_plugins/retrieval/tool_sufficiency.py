@@ -98,8 +98,8 @@ class ToolSufficiency(Method[Params]):
         return {
             **explain(
                 answer=[
-                    f"All tools are among the first {first} for {number(100 * means[f'sufficiency@{first}'])}% of "
-                    f"{len(found)} queries; {number(100 * means[f'recall@{first}'])}% of the single tools are."
+                    f"All tools are among the first {first} for {number(100 * means[f'sufficiency@{first}'], 3)}% of "
+                    f"{len(found)} queries; {number(100 * means[f'recall@{first}'], 3)}% of the single tools are."
                 ],
                 figures=[
                     Figure(
