@@ -33,7 +33,7 @@ class Desk:
     def prompt(self, query: str, seed: int, sampling: Sampling | None = None) -> Prompt:
         """The examples depend on the seed and the query alone; the field `query` holds it for other decoders."""
         count = min(self.few_tools, len(self.tools))
-        drawn = generator(seed, "qta", "tools", query).choice(len(self.tools), count, replace=False) if count else []
+        drawn = generator(seed, "qta", "tools", query).permutation(len(self.tools))[:count]
         lines = [f"- {one_line(f'{self.tools[row].id}: {self.tools[row].text or str()}')}" for row in drawn]
         shown = ["Some of the tools:", *lines] if lines else []
         text = "\n".join([INSTRUCTION, *shown, f"Request: {one_line(query)}", "Rewrite:"])
