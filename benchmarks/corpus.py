@@ -9,10 +9,11 @@ real paragraphs.
 from __future__ import annotations
 
 import gzip
+import html
 import json
+import re
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from itertools import count
 from pathlib import Path
 
@@ -23,30 +24,14 @@ LONGEST = 20_000
 SHARD = 100_000_000
 
 
-class _Text(HTMLParser):
-    """The text between tags; blocks end paragraphs, scripts and styles say nothing."""
+SILENT = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.S | re.I)
+BLOCKS = re.compile(r"</?(?:p|div|br|li|tr|h[1-6]|pre|t[dh]|dt|dd|table|section)\b[^>]*>", re.I)
+TAGS = re.compile(r"<[^>]*>")
 
-    BLOCKS = frozenset(
-        ("p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "td", "th", "dt", "dd", "table")
-    )
-    SILENT = frozenset(("script", "style"))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self.silent = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.silent += tag in self.SILENT
-        if tag in self.BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.silent = max(0, self.silent - (tag in self.SILENT))
-
-    def handle_data(self, data: str) -> None:
-        if not self.silent:
-            self.parts.append(data)
+def words_of(page: str) -> str:
+    """The text of an HTML page: blocks end paragraphs, scripts and styles say nothing."""
+    return html.unescape(TAGS.sub("", BLOCKS.sub("\n", SILENT.sub("", page))))
 
 
 def texts(folder: Path) -> Iterator[tuple[str, str]]:
@@ -56,9 +41,7 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8", "replace")
         if "html" in path.name[-8:] or text.lstrip()[:1] == "<":
-            parser = _Text()
-            parser.feed(text)
-            text = "".join(parser.parts)
+            text = words_of(text)
         lines = [line.strip() for line in text.splitlines()]
         yield str(path.relative_to(folder)), "\n".join(line for line in lines if line)
 
