@@ -127,7 +127,7 @@ class ClusteredRag(Method[Params]):
         InputField("embedding", "tensor", "Its vector, in place of the encoder's.", False),
     )
     cost = "An encoder call per text and a few rounds of k-means, once; with `lm` a summary per cluster; short prompts."
-    reproduced = "Extractive, k = 4: the 48 articles of XQuAD's questions lose 83 % of their tokens."
+    reproduced = "XQuAD, the questions of 42 articles, extractive, k = 4: 86 % fewer words, at least 78 % in each."
 
     @classmethod
     def example(cls) -> Example:
