@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.reranking.prop.pairs import Sampler, right_one
+from pickaxe_plugins.reranking.prop.pairs import Sampler, draw, right_one
 from pickaxe_plugins.reranking.prop.statistics import Collector, Statistics, smoothed, stop_words, words
 from pickaxe_plugins.reranking.prop.stemmer import stem
 
@@ -68,10 +68,9 @@ def test_draws_follow_likelihood_times_keep(articles: list[str]) -> None:
     keep = found.keep(1e-3, rare=0)
     drawn = sampler(found, keep, support_size=20000, keep_ties=True)
     document = found.counts(words(articles[0]))
-    random, support = np.random.default_rng(0), np.arange(len(found.vocabulary))
-    weights = smoothed(document, drawn.background, drawn.mu, support) * keep
-    counts = np.bincount(np.concatenate(drawn._sets(random, np.cumsum(weights), np.array([50_000, 50_000]))),
-                         minlength=len(support))  # fmt: skip
+    weights = smoothed(document, drawn.background, drawn.mu) * keep
+    rows = draw(np.random.default_rng(0), np.cumsum(weights), 100_000)
+    counts = np.bincount(rows, minlength=len(weights))
     expected = weights / weights.sum() * 100_000
     common = expected >= 5
     assert common.mean() > 0.9
@@ -106,11 +105,11 @@ def test_pairs_depend_on_seed_and_id_alone(articles: list[str]) -> None:
     drawn = sampler(found)
     documents = [(str(row), found.counts(words(text))) for row, text in enumerate(articles[:10])]
 
-    def draw(document: tuple[str, object]) -> object:
+    def pairs(document: tuple[str, object]) -> object:
         return drawn.pairs(document[1], 10, 7, document[0])  # type: ignore[arg-type]  # counts
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(draw, documents)) == [draw(each) for each in documents]
+        assert list(pool.map(pairs, documents)) == [pairs(each) for each in documents]
     assert drawn.pairs(documents[0][1], 10, 8, "0") != drawn.pairs(documents[0][1], 10, 7, "0")
 
 

@@ -75,7 +75,7 @@ class Prop(Method[Params]):
     fitted = "required"
     stages = ("statistics", "train")
     cost = "One model call per passage; fit: ten inputs of up to 512 tokens per document and epoch."
-    reproduced = "The reference case; on 100 Wikipedia articles a tiny network: see the page for pair accuracy."
+    reproduced = "The reference case: language models, draws, labels, losses and layout; see the page for the rest."
 
     @classmethod
     def example(cls) -> Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,54 +51,52 @@ class Sampler:
         random = pickaxe.generator(seed, "pairs", name)
         support = self._support(document, random)
         chances = smoothed(document, self.background, self.mu, support)
+        # To draw a word and then keep it with some probability is to draw by the product of both.
         totals = np.cumsum(chances * self.keep[support])
         if not len(totals) or totals[-1] <= 0:
             return []
         logs = np.log(np.maximum(chances, 1e-300))
         lengths = _lengths(random, self.poisson_lambda, count)
-        found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * count
+        found: dict[int, Pair] = {}
         open_ones = np.arange(count)
         for _ in range(ROUNDS):
-            first, second = (self._sets(random, totals, lengths[open_ones]) for _ in range(2))
-            equal = []
-            for place, one, other in zip(open_ones.tolist(), first, second, strict=True):
-                ahead, behind = float(logs[one].sum()), float(logs[other].sum())
-                if abs(ahead - behind) <= TIE and not self.keep_ties:
-                    equal.append(place)
-                else:
-                    found[place] = (one, other) if right_one(ahead, behind) == 1 else (other, one)
-            open_ones = np.array(equal, np.int64)
-            if not equal:
+            sizes = lengths[open_ones]
+            starts = np.cumsum(sizes) - sizes
+            sets = [draw(random, totals, int(sizes.sum())) for _ in range(2)]
+            ahead, behind = (np.add.reduceat(logs[each], starts) for each in sets)
+            equal = (np.abs(ahead - behind) <= TIE) & (not self.keep_ties)
+            first = [self._words(support[each], random) for each in sets]
+            for row in np.flatnonzero(~equal).tolist():
+                part = slice(int(starts[row]), int(starts[row] + sizes[row]))
+                one, other = (tuple(each[part]) for each in first)
+                won = right_one(float(ahead[row]), float(behind[row])) == 1
+                found[int(open_ones[row])] = Pair(one, other) if won else Pair(other, one)
+            open_ones = open_ones[equal]
+            if not len(open_ones):
                 break
-        return [
-            Pair(self._words(support[pair[0]], random), self._words(support[pair[1]], random))
-            for pair in found
-            if pair is not None
-        ]
+        return [found[place] for place in sorted(found)]
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        return np.cumsum(self.background)
 
     def _support(self, document: Counts, random: np.random.Generator) -> np.ndarray:
         """The document's words that have a background probability, and some of the background, rising."""
         own = document.numbers[self.background[document.numbers] > 0]
-        totals, missing = np.cumsum(self.background), self.support_size - len(own)
+        totals, missing = self._background, self.support_size - len(own)
         if not len(totals) or totals[-1] <= 0:
             return own
-        return np.union1d(own, _draw(random, totals, missing if missing > 0 else EXTRA))
+        return np.union1d(own, draw(random, totals, missing if missing > 0 else EXTRA))
 
-    def _sets(self, random: np.random.Generator, totals: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        """Places in the support.  To draw and then keep with a probability is to draw by the product of both."""
-        return np.split(_draw(random, totals, int(lengths.sum())), np.cumsum(lengths)[:-1])
-
-    def _words(self, numbers: np.ndarray, random: np.random.Generator) -> tuple[str, ...]:
+    def _words(self, numbers: np.ndarray, random: np.random.Generator) -> list[str]:
         """The words; of a stem one that it stood for, drawn by log(count + 1)."""
         chosen = [self.statistics.vocabulary[number] for number in numbers.tolist()]
-        if not self.forms:
-            return tuple(chosen)
-        return tuple(_surface(self.forms[word], random) for word in chosen)
+        return [_surface(self.forms[word], random) for word in chosen] if self.forms else chosen
 
 
 def _surface(forms: Mapping[str, int], random: np.random.Generator) -> str:
     totals = np.cumsum(np.log(np.array(list(forms.values())) + 1.0))
-    return list(forms)[int(_draw(random, totals, 1)[0])]
+    return list(forms)[int(draw(random, totals, 1)[0])]
 
 
 def _lengths(random: np.random.Generator, rate: float, count: int) -> np.ndarray:
@@ -108,7 +107,7 @@ def _lengths(random: np.random.Generator, rate: float, count: int) -> np.ndarray
     return found
 
 
-def _draw(random: np.random.Generator, totals: np.ndarray, count: int) -> np.ndarray:
+def draw(random: np.random.Generator, totals: np.ndarray, count: int) -> np.ndarray:
     """Places of `count` draws by these cumulative weights."""
     drawn = np.searchsorted(totals, random.random(count) * totals[-1], side="right")
     return np.minimum(drawn, len(totals) - 1)
