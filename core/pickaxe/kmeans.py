@@ -13,6 +13,8 @@ PER_CENTROID = 256
 """Vectors for each cluster that are learned from, where there are more; all are assigned."""
 BLOCK_BYTES = 16 << 20
 """Size of a block of distances or vectors."""
+FEW = 64
+"""Clusters whose sums are a matrix product."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,12 @@ def lloyd(
 
 def assign(vectors: np.ndarray, centroids: np.ndarray, call: Call) -> tuple[np.ndarray, np.ndarray]:
     """(n,) nearest centroid and (n,) squared distance to it, float64."""
-    centre = centroids.mean(axis=0)
+    centre = centroids.mean(axis=0).astype(vectors.dtype)
     near = (centroids - centre).astype(vectors.dtype)
     doubled, norms = 2 * near.T, np.einsum("kd,kd->k", near, near)
     labels, squared = np.empty(len(vectors), np.int64), np.empty(len(vectors))
     for rows in _blocks(len(vectors), max(len(centroids), vectors.shape[1]), call):
-        block = (vectors[rows] - centre).astype(vectors.dtype)
+        block = vectors[rows] - centre
         apart = norms - block @ doubled
         labels[rows] = apart.argmin(axis=1)
         # Once more from the difference: what the product leaves of a short distance is rounding.
@@ -109,6 +111,9 @@ def _moved(
     """Means of the clusters; an empty one gets the vector that is farthest from its own centroid, or else zeros."""
     sums, counts = np.zeros((k, vectors.shape[1])), np.bincount(labels, minlength=k)
     for rows in _blocks(len(vectors), vectors.shape[1], call):
+        if k <= FEW:  # a product with the indicator is faster than sorting, as long as it is thin
+            sums += (labels[rows] == np.arange(k)[:, None]).astype(vectors.dtype) @ vectors[rows]
+            continue
         order = np.argsort(labels[rows], kind="stable")
         sorted_labels = labels[rows][order]
         first = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
