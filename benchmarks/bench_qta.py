@@ -23,7 +23,7 @@ SETS = {
     "TMDB": ("restbench_tmdb_tools", "restbench_tmdb_queries"),
     "Spotify": ("restbench_spotify_tools", "restbench_spotify_queries"),
 }
-QUERIES = int(os.environ.get("PICKAXE_BENCH_QUERIES", "20"))
+QUERIES = int(os.environ.get("PICKAXE_BENCH_QUERIES", "10"))
 MODEL = os.environ.get("PICKAXE_BENCH_MODEL", "lm")
 TOOLS, MOST = 2400, 8
 

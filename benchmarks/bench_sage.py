@@ -116,7 +116,7 @@ def passages(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     texts = {item.id: item for item in items}
     queries = _read("queries.jsonl")
     asked = [queries[row] for row in np.linspace(0, len(queries) - 1, min(QUESTIONS, len(queries))).astype(int)]
-    found = pickaxe.retriever("dense").index(items).search([Item(each["id"], each["query"]) for each in asked], 20)
+    found = pickaxe.retriever("bm25").index(items).search([Item(each["id"], each["query"]) for each in asked], 10)
     select = pickaxe.reranker("sage-select", min_k=1)
     sizes, held, five, words, five_words = [], [], [], [], []
     for each, hits in zip(asked, found, strict=True):
