@@ -80,6 +80,18 @@ def test_full_asks_once_and_sliding_and_complete_as_often_as_their_windows() -> 
     assert usage["complete"] == (45, 900, 9)
 
 
+def test_full_reads_at_most_60_percent_of_the_prompt_tokens_of_sliding() -> None:
+    Says.text = ""
+    candidates = [Item(f"c{row}", "green tea from the hills " * 20) for row in range(100)]
+    tokens = {
+        strategy: pickaxe.reranker("fullrank", decoder="says", strategy=strategy)
+        .rerank("tea", candidates)
+        .usage["prompt_tokens"]
+        for strategy in ("full", "sliding")
+    }
+    assert tokens["full"] <= 0.6 * tokens["sliding"]
+
+
 @pytest.mark.parametrize("n", [1, 5, 20])
 def test_sliding_over_everything_is_full(n: int) -> None:
     Says.text = "[3] > [1]"
