@@ -27,7 +27,7 @@ _WORD = re.compile("[a-z]+")
 
 @functools.cache
 def stop_words() -> frozenset[str]:
-    """The union of the two lists that the official code drops: the INQUERY list and an English one."""
+    """The union of the INQUERY list and an English one, as in Albert-Ma/PROP (Apache-2.0, commit 8f0248f)."""
     return frozenset((Path(__file__).parent / "stop_words.txt").read_text(encoding="utf-8").split())
 
 

@@ -55,9 +55,7 @@ class TildeV2(Method[Params]):
     stages = ("expander", "train")
     grows = True
     cost = "One encoder call per passage when indexing, 6 bytes per different term; none for a query."
-    reproduced = (
-        "The reference case and the index's size; on a small corpus learned weights did not beat term overlap."
-    )
+    reproduced = "The reference case and the index's size; on a small corpus learned weights did not beat term overlap."
 
     @classmethod
     def example(cls) -> Example:
