@@ -19,6 +19,7 @@ from pickaxe import Call, Item, Progress
 from pickaxe.artifact import Artifact, ArtifactWriter
 from pickaxe.errors import ArtifactMismatch
 from pickaxe.index import Documents, DocumentWriter
+from pickaxe.index.dense import finite
 from pickaxe_plugins.retrieval._bm25 import Bm25
 from pickaxe_plugins.retrieval._customise import normalised
 from pickaxe_plugins.retrieval._windows import chunks, words
@@ -46,7 +47,7 @@ class IndexBuilder:
     _windows: list[tuple[int, int, int]] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
     _tokens: list[np.ndarray] = field(default_factory=list)
-    _pending: list[str] = field(default_factory=list)
+    _pending: list[tuple[str, str]] = field(default_factory=list)
     _embeddings: list[np.ndarray] = field(default_factory=list)
     _encoded: int = 0
 
@@ -59,7 +60,7 @@ class IndexBuilder:
                 self._keep(base, table.kept)
             for document in documents:
                 table.add(document)
-                self._cut(document.text or "")
+                self._cut(document.id, document.text or "")
                 self._documents += 1
                 if self._documents % BATCH == 0:
                     self.call.check()
@@ -86,20 +87,20 @@ class IndexBuilder:
 
     def _keep(self, base: OpenIndex, rows: np.ndarray) -> None:
         for row in rows.tolist():
-            self._cut(base.table.text(row))
+            self._cut(base.ids[row], base.table.text(row))
             self._documents += 1
         if self.encoder is not None and len(rows):
             self._pending.clear()
             windows = [np.arange(base.starts[row], base.starts[row + 1]) for row in rows]
             self._embeddings.append(base.plain[np.concatenate(windows)])
 
-    def _cut(self, text: str) -> None:
+    def _cut(self, name: str, text: str) -> None:
         found = words(text)
         spans = chunks(text, self.size, self.stride, len(found))
         for row, (start, end) in enumerate(spans):
             self._windows.append((self._documents, start, end))
             if self.encoder is not None:
-                self._pending.append(text[start:end])
+                self._pending.append((name, text[start:end]))
             if self.sparse:
                 first = row * self.stride
                 kept = (word for word in found[first : first + self.size] if word not in self.stop_words)
@@ -109,7 +110,8 @@ class IndexBuilder:
     def _embed(self, least: int) -> None:
         while len(self._pending) >= least:
             batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-            vectors = np.asarray(self.encoder.encode(batch, self.call), np.float32)
+            names, texts = zip(*batch, strict=True)
+            vectors = finite(self.encoder.encode(list(texts), self.call), names, "windows")
             self._embeddings.append(normalised(vectors).astype(np.float32))
             self._encoded += len(batch)
 

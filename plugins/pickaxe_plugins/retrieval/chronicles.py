@@ -17,6 +17,7 @@ from pickaxe.artifact import Artifact, ArtifactWriter
 from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.index import check_model, check_params, record_model
+from pickaxe.index.dense import finite
 from pickaxe_plugins.retrieval._customise import Epoch, Pairs, labelled_pairs, normalised, train
 from pickaxe_plugins.retrieval._fusion import best, reciprocal_rank_fusion
 from pickaxe_plugins.retrieval._index import IndexBuilder, OpenIndex
@@ -204,7 +205,7 @@ class Chronicles(Method[Params]):
         if mode != "bm25":
             custom = mode == "custom" or (mode == "hybrid" and index.has_matrix)
             documents = index.customised if custom else index.plain
-            vectors = np.asarray(self._encoder.encode(texts, call), np.float32)
+            vectors = finite(self._encoder.encode(texts, call), queries.ids, "queries")
             usage.add("search_encoded_texts", len(texts))
             if custom:
                 vectors = vectors @ index.matrix
@@ -304,8 +305,8 @@ class Chronicles(Method[Params]):
                 "are too few: W needs questions to train on, others to choose by, and two different gold texts",
             )
         encoder = self.host.encoder(params.encoder)
-        documents = np.asarray(encoder.encode(list(pool), call), np.float32)
-        queries = np.asarray(encoder.encode(Items(everyone).texts(), call), np.float32)
+        documents = finite(encoder.encode(list(pool), call), [text[:40] for text in pool], "gold")
+        queries = finite(encoder.encode(Items(everyone).texts(), call), Items(everyone).ids, "examples")
         gold = np.array([pool[str(item.get("gold"))] for item in everyone])
         halves = (slice(0, len(examples)), "training"), (slice(len(examples), None), "validation")
         training, checking = (
