@@ -88,7 +88,7 @@ class Qta(Method[Params]):
     cost = (
         "A rewrite of up to `max_new_tokens` tokens per query, then the retriever; fit: m rewrites per query, then DPO."
     )
-    reproduced = "Baselines of TMDB, Spotify and MetaTool with all-MiniLM-L6-v2; see the page for what DPO brings."
+    reproduced = "Baselines of TMDB and Spotify with all-MiniLM-L6-v2 to the digit; see the page for what DPO brings."
 
     @classmethod
     def example(cls) -> Example:
