@@ -25,9 +25,9 @@ def distribute(lengths: Sequence[int], queues: int) -> list[list[int]]:
     return found
 
 
-def stream(books: Sequence[np.ndarray]) -> np.ndarray:
+def stream(books: Sequence[np.ndarray], end: int = END) -> np.ndarray:
     """The books of a queue as one row of tokens, an end token behind each, (n,) int32."""
-    return np.concatenate([part for book in books for part in (book, [END])]).astype(np.int32)
+    return np.concatenate([part for book in books for part in (book, [end])]).astype(np.int32)
 
 
 def worker_rows(batch: int, workers: int, worker: int, accumulation: int = 1) -> list[np.ndarray]:

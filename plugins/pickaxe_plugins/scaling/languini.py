@@ -14,6 +14,7 @@ from pickaxe import ArtifactWriter, Call, Column, Example, Flag, InputField, Ite
 from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe_plugins.scaling import _languini_report
+from pickaxe_plugins.scaling._languini_recipe import STAGES, Kitchen, Recipe
 from pickaxe_plugins.scaling._languini_runs import Run, Throughput, Unit, check_devices, read_runs, read_throughputs
 from pickaxe_plugins.scaling._languini_stream import Rounding, steps_for
 from pickaxe_plugins.scaling._languini_trend import Trend, crossings, fit_trend
@@ -39,6 +40,13 @@ class Params(pickaxe.Params):
     round: Rounding = Field("round", description="How a plan's steps become whole; the official tool floors.")
     bootstrap: int = Field(200, ge=0, le=10_000, description="Bootstrap fits for the slope's interval; 0: none.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Share of bootstrap fits that the interval holds.")
+    recipe: Recipe | None = Field(
+        None, description="What fit trains on documents; its minutes are then the classes. None: fit reads runs."
+    )
+
+    @property
+    def hours_of_classes(self) -> tuple[float, ...]:
+        return self.classes if self.recipe is None else self.recipe.hours
 
 
 _SCORES = (
@@ -70,8 +78,8 @@ _PLAN = (
 class Languini(Method[Params]):
     """Compare language models at equal compute: perplexity per character over accelerator hours, trends, crossings.
 
-    Items are evaluated runs; `fit` keeps the trends of some.  `mode=plan` turns measured throughputs and hours into
-    tokens and steps.
+    Items are evaluated runs; `fit` keeps the trends of some, or with a `recipe` trains and evaluates small networks
+    first.  `mode=plan` turns measured throughputs and hours into tokens and steps.
     """
 
     title = "The Languini Kitchen: Enabling Language Modelling Research at Different Scales of Compute"
@@ -81,12 +89,12 @@ class Languini(Method[Params]):
     scope = "pool"
     reads = (
         InputField("model", "text", "Label of the architecture; runs of one label make a trend.", False),
-        InputField("split", "text", "What it was evaluated on; splits are not compared.", False),
+        InputField("split", "text", "What it (a validation text of a recipe) was evaluated on.", False),
         InputField("total_nll", "float64", "Negative log-likelihood of the text, in nats.", False),
         InputField("token_count", "float64", "Tokens scored, beside total_nll.", False),
         InputField("token_logprobs", "tensor", "Instead: of each target, (n,) or (windows, seq_len).", False),
         InputField("targets", "tensor", "Target ids of that shape; 0 is padding and does not count.", False),
-        InputField("text", "text", "Decoded text of the scored targets.", False),
+        InputField("text", "text", "Decoded text of the scored targets; a document of a recipe.", False),
         InputField("string_length", "float64", "Instead: its characters.", False),
         InputField("string_bytes", "float64", "Its bytes.", False),
         InputField("tokens_per_second", "float64", "Training throughput on the reference device.", False),
@@ -101,7 +109,7 @@ class Languini(Method[Params]):
     fit_reads = reads[:14]
     columns = _SCORES
     fitted = "optional"
-    stages = ("trends",)
+    stages = (*STAGES, "trends")
     cost = "Closed forms: some 10,000 runs a second."
     reproduced = (
         "Published step counts from 604 throughputs, book queues, learning rate, normalised perplexity, windows."
@@ -171,7 +179,7 @@ class Languini(Method[Params]):
         return runs
 
     def _classes(self, runs: Sequence[Run]) -> np.ndarray:
-        return np.array([run.nearest(self.params.classes, self.params.tolerance) for run in runs], np.float64)
+        return np.array([run.nearest(self.params.hours_of_classes, self.params.tolerance) for run in runs], np.float64)
 
     def _known_trends(self, runs: Sequence[Run], call: Call) -> list[Trend]:
         """Those of fit, or of the runs themselves."""
@@ -265,11 +273,15 @@ class Languini(Method[Params]):
     # ------------------------------------------------------------ fit
 
     @hookimpl
-    def fit(self, examples: Iterable[Item], out: ArtifactWriter, call: Call) -> Iterator[Progress]:
-        """Keep the trends of the runs and where they cross."""
+    def fit(
+        self, examples: Iterable[Item], validation: Iterable[Item] | None, out: ArtifactWriter, call: Call
+    ) -> Iterator[Progress]:
+        """Keep the trends of the runs and where they cross; the runs are given, or made by the recipe."""
+        if self.params.recipe is not None:
+            examples = yield from Kitchen.of(self.params.recipe, examples, validation, out, call).run()
         runs = self._runs(examples, "examples")
         trends = self._trends(runs, call)
-        if not trends:
+        if not trends and self.params.recipe is None:
             raise Unmet(
                 f"a trend needs runs of one model in two compute classes or more; {len(runs)} runs have none: give "
                 "tokens_per_second, steps, batch and seq_len, or set classes and tolerance"
