@@ -49,7 +49,7 @@ class Dsi(Method[Params]):
     fitted = "required"
     stages = ("identify", "synthesize", "train")
     cost = "Fit: minutes for hundreds of documents; search: one model call per identifier token."
-    reproduced = "XQuAD-en: see the page for Hits@10 of real questions against the passages' beginnings."
+    reproduced = "XQuAD-en, 240 passages: Hits@10 0.380 from questions, 0.133 from the passages' beginnings (one seed)."
 
     @classmethod
     def example(cls) -> Example:

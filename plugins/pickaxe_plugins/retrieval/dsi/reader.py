@@ -102,6 +102,6 @@ def _read(
     """Hidden states (places, width) at these flat places of ids (B, T), and the longer cache."""
     from pickaxe.lm.cache import KV
 
-    cache = past or KV.empty(lm.network.architecture, *ids.shape, lm.network.dtype)
+    cache = past or KV.empty(lm.network.architecture, ids.shape[0], ids.shape[1], lm.network.dtype)
     with lm.turn(call):
         return lm.network.read(ids, lengths, cache, places, call=call)

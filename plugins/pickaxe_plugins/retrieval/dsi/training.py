@@ -20,7 +20,7 @@ from pickaxe_plugins.retrieval.dsi.trie import Trie
 from pickaxe_plugins.train import llama
 from pickaxe_plugins.train.descent import Loss, Shuffle, Stopping, adamw, descend
 
-ROOM = 16
+ROOM = 32
 """Batches are padded to multiples of so many tokens, so that few shapes are compiled."""
 SPARE = 8
 """Positions beyond the longest identifier of now."""
