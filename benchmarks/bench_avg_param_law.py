@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _tiny_net as net
+from benchmarks._rows import median, row
 from pickaxe.extras import require
 from pickaxe_plugins.scaling._laws import resampled_counts
 from pickaxe_plugins.scaling._param_law import CHINCHILLA, STARTS, fit, refit
@@ -106,17 +106,3 @@ def sparse(sparsity: float, seed: int) -> dict[str, Any]:
         STEPS,
         note,
     ) | {"ratio": abs(pruned - by_final) / max(abs(pruned - by_average), 1e-9)}
-
-
-def median(work: Callable[[], object], runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import row
 from pickaxe import Item
 from pickaxe.artifact import Artifact
 from pickaxe_plugins.selection._concept_search import Search, words
@@ -173,11 +174,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(1, keepdims=True)
     return shares
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    found = {"name": name, "ours": ours, "peer": peer, "ratio": None if peer is None else ours / peer}
-    return {**found, "unit": unit, "n": n, "note": note}
 
 
 if __name__ == "__main__":

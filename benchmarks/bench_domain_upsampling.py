@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Item
 from pickaxe_plugins.scaling.domain_upsampling import Credits, schedule
 
@@ -28,7 +28,7 @@ def run() -> Iterator[dict[str, Any]]:
     one_by_one = "draws of documents, one by one"
     yield throughput(one_by_one, lambda: deque(schedule(documents, mix.tolist(), DRAWS), maxlen=0), "")
     before = Credits(9, np.zeros(9), np.full(9, 10**8 // 9))
-    again = median(lambda: Credits(9, before.credits, before.counts).draw(mix, 1))
+    again = median(lambda: Credits(9, before.credits, before.counts).draw(mix, 1), RUNS)
     yield row("going on after 100,000,000 draws", again * 1e6, "us", 10**8, "from the kept credits; aim: 1 s")
     for seed in (0, 1):
         yield from direction(seed)
@@ -36,7 +36,7 @@ def run() -> Iterator[dict[str, Any]]:
 
 def throughput(name: str, work: Callable[[], object], note: str) -> dict[str, Any]:
     spent = time.process_time()
-    seconds = median(work)
+    seconds = median(work, RUNS)
     alone = DRAWS * RUNS / (time.process_time() - spent)
     return row(name, DRAWS / seconds, "draws/s", DRAWS, f"{alone:.3g} a second of one processor; aim: 1,000,000{note}")
 
@@ -88,15 +88,6 @@ def source(seed: int) -> Callable[[int, np.random.Generator], str]:
         return "".join(LETTERS[each] for each in drawn)
 
     return text
-
-
-def median(work: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, unit: str, n: int, note: str) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Item
 from pickaxe.extras import require
 from pickaxe_plugins.evaluation import _robust_lines as lines
@@ -82,15 +81,6 @@ def simulated(models: int) -> tuple[np.ndarray, np.ndarray]:
     x = rng.uniform(-1.5, 1.5, models)
     y = 0.9 * x[:, None] - 0.6 + rng.normal(0, 0.1, (models, SHIFTS))
     return lines.backward(x, "logit"), lines.backward(y, "logit")
-
-
-def median(work: Callable[[], object], runs: int = 5) -> float:
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
 
 
 def row(name: str, ours: float, peer: float | None, n: int, note: str) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Call, Item
 from pickaxe.extras import require
 from pickaxe_plugins.evaluation import _item_response, _seed_stats
@@ -35,8 +34,8 @@ def correlations(benchmarks: int, seeds: int, checkpoints: int) -> dict[str, Any
     sample, steps = scores[:200], np.arange(checkpoints)
     parts = scores.reshape(benchmarks, seeds, checkpoints)
     read = [benchmark(each) for each in places([Item(str(n), fields={"scores": part}) for n, part in enumerate(parts)])]
-    ours = median(lambda: rank_correlations(read, Call()))
-    theirs = median(lambda: [kendall(steps, row) for row in sample]) * len(scores) / len(sample)
+    ours = median(lambda: rank_correlations(read, Call()), 3)
+    theirs = median(lambda: [kendall(steps, row) for row in sample], 3) * len(scores) / len(sample)
     worst = np.abs(_seed_stats.tau_b(sample) - [kendall(steps, row).statistic for row in sample]).max()
     name = f"tau-b of {benchmarks:,} benchmarks x {seeds} seeds x {checkpoints:,} checkpoints"
     return row(name, ours, theirs, len(scores), f"peer: scipy.stats.kendalltau; largest difference {worst:.1g}")
@@ -45,7 +44,7 @@ def correlations(benchmarks: int, seeds: int, checkpoints: int) -> dict[str, Any
 def bootstrap(seeds: int, items: int, draws: int = 1_000) -> dict[str, Any]:
     scores = (np.random.default_rng(0).random((seeds, items)) < 0.4).astype(np.float64)
     resample = require("scipy.stats", "scaling").bootstrap
-    ours = median(lambda: _seed_stats.bootstrap_ends(scores, draws, Call()))
+    ours = median(lambda: _seed_stats.bootstrap_ends(scores, draws, Call()), 3)
 
     def peer() -> None:
         for line in scores[:2]:
@@ -56,7 +55,7 @@ def bootstrap(seeds: int, items: int, draws: int = 1_000) -> dict[str, Any]:
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     name = f"{draws:,} resamples of {items:,} items, {seeds} seeds"
-    return row(name, ours, median(peer) * seeds / 2, draws, f"peer: scipy.stats.bootstrap; peak {peak:.0f} MB")
+    return row(name, ours, median(peer, 3) * seeds / 2, draws, f"peer: scipy.stats.bootstrap; peak {peak:.0f} MB")
 
 
 def scorer(seeds: int, items: int) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def scorer(seeds: int, items: int) -> dict[str, Any]:
     handle = pickaxe.scorer("eval-variance")
     handle.score([item])
     name = f"the whole scorer, 1,000 resamples of {items:,} items, {seeds} seeds"
-    return row(name, median(lambda: handle.score([item])), None, 1, "with its report; aim: 5 s")
+    return row(name, median(lambda: handle.score([item]), 3), None, 1, "with its report; aim: 5 s")
 
 
 def fit(models: int, items: int) -> dict[str, Any]:
@@ -78,21 +77,12 @@ def fit(models: int, items: int) -> dict[str, Any]:
     def ours() -> None:
         found[:] = _item_response.fit_2pl(answers, 200, 1e-4)
 
-    seconds = median(ours)
+    seconds = median(ours, 3)
     last = found[-1]
     fitted = [np.corrcoef(*pair)[0, 1] for pair in ((last.a, a), (last.b, b), (last.theta, theta))]
     told = ", ".join(f"{value:.3f}" for value in fitted)
     note = f"{len(found)} rounds; correlation of a, b, theta with the true ones: {told}"
     return row(f"2PL of {models} models x {items} items", seconds, None, models, note)
-
-
-def median(work: Callable[[], object], runs: int = 3) -> float:
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
 
 
 def row(name: str, ours: float, peer: float | None, n: int, note: str) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Prompt
 from pickaxe_plugins.scaling._runtime_model import Deployment, Rules, aggregated, estimate, fit_deployment, presets
 from pickaxe_plugins.scaling._runtime_profile import Grid, profile
@@ -118,15 +119,6 @@ def drain(steps: Any) -> Any:
             next(steps)
         except StopIteration as done:
             return done.value
-
-
-def median(work: Callable[[], object], runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:

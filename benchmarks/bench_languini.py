@@ -4,15 +4,14 @@ evaluation with a carried state against windows that are read anew, and two smal
 from __future__ import annotations
 
 import csv
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Item
 from pickaxe_plugins.scaling._languini_stream import distribute, windows
 
@@ -124,15 +123,6 @@ def equal_compute(minutes: tuple[float, ...]) -> Iterator[dict[str, Any]]:
             f"{notes['device']}"
         )
         yield row(f"{model} at equal compute, r2 of the trend", trend["r2"], None, "", len(documents), note)
-
-
-def median(work: Callable[[], object], runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median, row
 from pickaxe import Item
 from pickaxe.extras import require
 from pickaxe_plugins.scaling._learning_trace import Rules, pattern, trace
@@ -46,7 +45,7 @@ def traces(curves: int, levels: int) -> dict[str, Any]:
     def peer() -> None:
         nonlocal worse
         worse = 0
-        for row, values in enumerate(sample):
+        for place, values in enumerate(sample):
             for n in range(3, len(x) + 1):
                 try:
                     (a, b, c), *_ = fit(power, x[:n], values[:n], (3.0, 0.4, 0.95), maxfev=2000)
@@ -54,7 +53,7 @@ def traces(curves: int, levels: int) -> dict[str, Any]:
                     worse += 1
                     continue
                 sse = float(((power(x[:n], a, b, c) - values[:n]) ** 2).sum())
-                worse += sse > float(found.sse[row, n - 1]) * (1 + 1e-6) + 1e-12
+                worse += sse > float(found.sse[place, n - 1]) * (1 + 1e-6) + 1e-12
 
     theirs = median(peer, 3) * curves / len(sample)
     fits = curves * levels
@@ -118,17 +117,3 @@ def tagging_curve() -> tuple[np.ndarray, np.ndarray]:
         guess = np.where(known, by_word.argmax(1), by_ending.argmax(1)[ending])
         scores.append(float(np.mean(guess[test_words] == test_tags)))
     return sizes.astype(np.float64), np.array(scores)
-
-
-def median(work: Callable[[], object], runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

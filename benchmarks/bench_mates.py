@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pydoc_data import topics
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Host, Item
 from pickaxe.artifact import writing
 from pickaxe.comparison import spearman
@@ -52,8 +51,8 @@ def probes(count: int, references: int) -> dict[str, Any]:
     texts = [counted(ids, 1, 1.0) for ids in given]
     peer = torch_loop(net, weights, given, asked)
     prober.after(texts)
-    ours = count / median(lambda: prober.after(texts))
-    other = count / median(peer) if peer else None
+    ours = count / median(lambda: prober.after(texts), 3)
+    other = count / median(peer, 3) if peer else None
     found = row(f"probes, 1 M parameters, {references} references", ours, other, "probes/s", count)
     return found if peer is not None else {**found, "note": NO_PEER}
 
@@ -63,9 +62,9 @@ def scoring(count: int) -> dict[str, Any]:
     texts = [PROSE[start : start + 600] for start in range(0, 600 * count, 600)]
     encoder, call = Host().encoder(), pickaxe.Call()
     encoder.encode(texts[:4], call)
-    ours = count / median(lambda: _mates_regress.features(encoder, texts, 2, call))
+    ours = count / median(lambda: _mates_regress.features(encoder, texts, 2, call), 3)
     return row(
-        "scoring against its encoder", ours, count / median(lambda: encoder.encode(texts, call)), "texts/s", count
+        "scoring against its encoder", ours, count / median(lambda: encoder.encode(texts, call), 3), "texts/s", count
     )
 
 
@@ -186,15 +185,6 @@ def torch_loop(
                 loss(now, references, 24).item()
 
     return work
-
-
-def median(work: Callable[[], Any], runs: int = 3) -> float:
-    taken = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int) -> dict[str, Any]:

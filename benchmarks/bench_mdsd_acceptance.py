@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median, row
 from pickaxe import Item
 from pickaxe.host import default_host
 from pickaxe_plugins.decoding._speculation.multidraft import Law, RatioOrder
@@ -53,7 +52,7 @@ def pair(size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def optimum(size: int, n: int, law: Any, note: str) -> dict[str, Any]:
     target, draft = pair(size)
-    seconds = median(lambda: RatioOrder.of(target, draft).optimum(n, law))
+    seconds = median(lambda: RatioOrder.of(target, draft).optimum(n, law), RUNS)
     return row(f"optimum, {size:,} tokens, n = {n}, {law} replacement", seconds * 1e3, None, "ms", 1, note)
 
 
@@ -61,7 +60,7 @@ def scorer() -> dict[str, Any]:
     target, draft = pair(32_000)
     items = [Item(str(place), fields={"target": target, "draft": draft}) for place in range(8)]
     handle = pickaxe.scorer("mdsd-acceptance")
-    seconds = median(lambda: handle.score(items)) / len(items)
+    seconds = median(lambda: handle.score(items), RUNS) / len(items)
     return row("scorer, all columns, 32,000 tokens, n = 2", seconds * 1e3, None, "ms", len(items), "")
 
 
@@ -78,8 +77,8 @@ def linear_program() -> dict[str, Any]:
     bounds = [*(float(np.prod(draft[list(each)])) for each in drafts), *target]
     found = linprog(-np.ones(len(cells)), A_ub=limits, b_ub=bounds, method="highs")
     apart = abs(RatioOrder.of(target, draft).optimum(3, "with")[0] + found.fun)
-    peer = median(lambda: linprog(-np.ones(len(cells)), A_ub=limits, b_ub=bounds, method="highs"))
-    ours = median(lambda: RatioOrder.of(target, draft).optimum(3, "with"))
+    peer = median(lambda: linprog(-np.ones(len(cells)), A_ub=limits, b_ub=bounds, method="highs"), RUNS)
+    ours = median(lambda: RatioOrder.of(target, draft).optimum(3, "with"), RUNS)
     return row("optimum, 6 tokens, n = 3, against scipy linprog", ours * 1e3, peer * 1e3, "ms", 1, f"apart {apart:.0e}")
 
 
@@ -92,7 +91,7 @@ def subsets() -> dict[str, Any]:
         return 1 + min(float(target[each].sum() - draft[each].sum() ** 2) for each in every)
 
     apart = abs(RatioOrder.of(target, draft).optimum(2, "with")[0] - naive())
-    peer, ours = median(naive, 3), median(lambda: RatioOrder.of(target, draft).optimum(2, "with"))
+    peer, ours = median(naive, 3), median(lambda: RatioOrder.of(target, draft).optimum(2, "with"), RUNS)
     note = f"apart {apart:.0e}"
     return row("optimum, 16 tokens, n = 2, against all subsets", ours * 1e3, peer * 1e3, "ms", 1, note)
 
@@ -109,7 +108,7 @@ def selection(law: Law, rule: Rule) -> dict[str, Any]:
             list(tried.chances())
             tried.residual().token(0.5)
 
-    seconds = median(work) / len(drafts)
+    seconds = median(work, RUNS) / len(drafts)
     return row(f"selection, 49,152 tokens, n = 8, {law}/{rule}", seconds * 1e3, None, "ms", 20, "aim: 1.5 ms")
 
 
@@ -160,17 +159,3 @@ def greedy_against_distinct(positions: list[tuple[np.ndarray, np.ndarray]], temp
     note = "ours greedy_optimal, peer rrs_without"
     name = f"SmolLM2-135M and its small draft, n = 4, temperature {temperature}"
     return row(name, float(greedy), float(distinct), "probability", len(positions), note)
-
-
-def median(work: Callable[[], object], runs: int = RUNS) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

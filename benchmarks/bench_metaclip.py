@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import row
 from pickaxe import Item
 from pickaxe_plugins.selection._curation import spaced
 from pickaxe_plugins.selection._entries import Matcher
@@ -146,8 +147,3 @@ def alternate(works: Sequence[Callable[[], Any]], n: int, runs: int = 3) -> list
             work()
             times.append(time.perf_counter() - start)
     return [n / statistics.median(times) for times in taken]
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    found = {"name": name, "ours": ours, "peer": peer, "ratio": None if peer is None else ours / peer}
-    return {**found, "unit": unit, "n": n, "note": note}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import row
 from pickaxe import Call
 from pickaxe.lm import LM
 from pickaxe_plugins.selection._min_k_stats import lowest_means
@@ -122,8 +123,3 @@ def rates(ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float, 
     """Medians of both, measured in turns."""
     pairs = [(ours(), peer()) for _ in range(RUNS)]
     return statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

@@ -13,6 +13,7 @@ import numpy as np
 
 import pickaxe
 from benchmarks import _tiny_net as net
+from benchmarks._rows import median, row
 from pickaxe import Item
 from pickaxe.extras import require
 from pickaxe_plugins.scaling import _pretraining
@@ -102,17 +103,3 @@ def passes(seeds: int) -> Iterator[dict[str, Any]]:
         gap = losses["ten times"][0] - losses["once"][0]
         told = ", ".join(f"{name} {test_loss:.3f} (train {last:.3f})" for name, (test_loss, last) in losses.items())
         yield row(f"ten passes against one, seed {seed}", gap, None, "nats", STEPS, f"aim: 0.1; test loss {told}")
-
-
-def median(work: Callable[[], object], runs: int) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "n": n, "note": note}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Host
 from pickaxe_plugins.selection._quad_bandit import Bandit, Neighbours
 from pickaxe_plugins.selection._quad_influence import Influence, Settings
@@ -45,7 +44,7 @@ def bandit(clusters: int, rounds: int) -> dict[str, Any]:
             played.learn(chosen, rng.normal(0, 0.004, len(chosen)))
 
     note = f"{len(neighbours.indices) / clusters:.1f} neighbours a cluster, itself among them"
-    return {**row(f"bandit, {clusters} clusters, {rounds} rounds", median(play), None, "s", rounds), "note": note}
+    return {**row(f"bandit, {clusters} clusters, {rounds} rounds", median(play, 3), None, "s", rounds), "note": note}
 
 
 def influence(folder: Path, count: int) -> Iterator[dict[str, Any]]:
@@ -60,9 +59,9 @@ def influence(folder: Path, count: int) -> Iterator[dict[str, Any]]:
     direction = measured.direction(texts[:8], texts[:8], call)
     size = sum(array.size for array in weights.values())
     note = f"{size} parameters, 128 tokens a text"
-    factors = count / median(lambda: measured.direction(texts, texts, call))
+    factors = count / median(lambda: measured.direction(texts, texts, call), 3)
     yield {**row("EK-FAC factors and direction, 1 M parameters", factors, None, "texts/s", count), "note": note}
-    scores = count / median(lambda: measured.of(texts, direction, call))
+    scores = count / median(lambda: measured.of(texts, direction, call), 3)
     yield {**row("influence, 1 M parameters", scores, None, "texts/s", count), "note": note}
 
 
@@ -80,7 +79,7 @@ def layer(count: int) -> Iterator[dict[str, Any]]:
         gradients.inner(passed, {"w": diagonals.bases()["w"].inverse(slopes[0].T @ inputs[0], 1e-3)})
 
     peer = torch_layer(inputs, slopes)
-    taken, other = median(ours), median(peer) if peer else None
+    taken, other = median(ours, 3), median(peer, 3) if peer else None
     found = row("EK-FAC and inner products of a layer of 512 x 512", taken, other, "s", count)
     yield {**found, "ratio": None if other is None else other / taken}
 
@@ -105,15 +104,6 @@ def torch_layer(inputs: np.ndarray, slopes: np.ndarray) -> Callable[[], None] | 
             ((s[row].T @ a[row]) * solved).sum().item()
 
     return work
-
-
-def median(work: Callable[[], Any], runs: int = 3) -> float:
-    taken = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import Item
 from pickaxe.extras import require
 from pickaxe_plugins.scaling.regmix._quality import spearman
@@ -58,9 +58,9 @@ def whole(domains: tuple[str, ...], train: list[Item], test: list[Item]) -> dict
     """Fit on 512 runs and search 100,000 mixtures; the peer does the same with LightGBM's own prediction."""
     handle = scorer(domains, PILE_CC)
     spent = time.process_time()
-    ours = median(lambda: handle.fit(train, validation=test))
+    ours = median(lambda: handle.fit(train, validation=test), RUNS)
     note = f"{(time.process_time() - spent) / RUNS:.1f} s of one processor; peer: lightgbm, one thread"
-    peer = median(lambda: best_by_library(train, test))
+    peer = median(lambda: best_by_library(train, test), RUNS)
     return row("fit and search of 100,000 mixtures", ours, peer, "s", N, note)
 
 
@@ -68,7 +68,10 @@ def prediction(domains: tuple[str, ...], train: list[Item], test: list[Item]) ->
     handle, booster = scorer(domains, PILE_CC).fit(train, validation=test), library(train, test)
     samples = np.concatenate(list(simulated(np.array(PRIOR), 1.0, N, 0)))
     trees = handle.opened.method._fit.models[0]
-    ours, peer = median(lambda: trees.predict(samples)), median(lambda: booster.predict(samples, num_threads=1))
+    ours, peer = (
+        median(lambda: trees.predict(samples), RUNS),
+        median(lambda: booster.predict(samples, num_threads=1), RUNS),
+    )
     apart = float(np.abs(trees.predict(samples) - booster.predict(samples)).max())
     note = f"largest difference {apart:.1e}; peer: lightgbm.predict, one thread"
     return row(f"prediction of 100,000 mixtures, {booster.best_iteration} trees", ours, peer, "s", N, note)
@@ -79,7 +82,7 @@ def defaults(domains: tuple[str, ...], train: list[Item]) -> dict[str, Any]:
     prior = dict(zip(domains, PRIOR, strict=True))
     handle = pickaxe.scorer("regmix", domains=domains, target=PILE_CC, sum_tolerance=0.01, prior=prior)
     spent = time.process_time()
-    seconds = median(lambda: handle.fit(train))
+    seconds = median(lambda: handle.fit(train), RUNS)
     note = f"{(time.process_time() - spent) / RUNS:.1f} s of one processor; aim: 10 s"
     return row("the same by default: test split, learning curve, 8 refits", seconds, None, "s", N, note)
 
@@ -132,15 +135,6 @@ def best_by_library(train: list[Item], test: list[Item]) -> np.ndarray:
 def arrays(items: list[Item]) -> tuple[np.ndarray, np.ndarray]:
     x = np.array([list(item.fields["mixture"].values()) for item in items])  # type: ignore[union-attr]
     return x, np.array([item.fields["losses"][PILE_CC] for item in items])  # type: ignore[index, call-overload]
-
-
-def median(work: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(RUNS):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:

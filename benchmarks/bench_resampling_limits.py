@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe import WHOLE_PROMPT, Column, InputField, Item, Items, Method, Prompt, Sampling, Scores, catalog
 from pickaxe.hooks import hookimpl
 from pickaxe_plugins.decoding._resampling import Counts, Stakes, best, exact_curves
@@ -210,15 +211,6 @@ def shared_prompt(shots: int, batch: int, attempts: int = 8) -> dict[str, Any]:
     name = f"attempts on a prompt of {2 * shots} examples, batch {batch}"
     rates = n / statistics.median(ours), n / statistics.median(peer)
     return row(name, *rates, "attempts/s", n, "peer: a decode each", higher=True)
-
-
-def median(work: Callable[[], object], runs: int = 5) -> float:
-    taken = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
 
 
 def row(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._rows import median
 from pickaxe_plugins.selection.selector import mechanisms as by
 from pickaxe_plugins.selection.selector import minhash
 
@@ -49,7 +48,7 @@ def near_duplicates(n: int) -> dict[str, Any]:
         return len(np.unique(minhash.clusters(keys)))
 
     name = f"MinHash-LSH, texts of 500 words, {BANDS} bands of {ROWS}"
-    seconds = median(ours)
+    seconds = median(ours, RUNS)
     try:
         sketch = importlib.import_module("datasketch")
     except ImportError:
@@ -88,16 +87,7 @@ def pool(n: int) -> Iterator[dict[str, Any]]:
         "first_of groups": lambda: minhash.first_of(hashes, scores),
     }
     for name, work in cases.items():
-        yield row(name, median(work) * 1e3, None, "ms", n, "no peer")
-
-
-def median(work: Callable[[], object], runs: int = RUNS) -> float:
-    seconds = []
-    for _ in range(runs):
-        begun = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+        yield row(name, median(work, RUNS) * 1e3, None, "ms", n, "no peer")
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, n: int, note: str) -> dict[str, Any]:
