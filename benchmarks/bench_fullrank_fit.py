@@ -21,7 +21,7 @@ from pickaxe_plugins.reranking.fullrank import complete_order, one_pass
 PASSAGES, VALUES = 6, 20
 """Passages of the longest list, and how many values there are."""
 WINDOW, STEP = 4, 2
-LISTS, TESTS, SEEDS = 9600, 60, 2
+LISTS, TESTS, SEEDS = 9600, 60, 3
 NOISE = 2.0
 """Deviation of the noise on the values that the noisy teacher compares."""
 KINDS = ("importance", "lm", "complete", "one-pass")
