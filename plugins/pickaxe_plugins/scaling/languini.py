@@ -110,9 +110,10 @@ class Languini(Method[Params]):
     columns = _SCORES
     fitted = "optional"
     stages = (*STAGES, "trends")
-    cost = "Closed forms: some 10,000 runs a second."
+    cost = "Closed forms: some 10,000 runs a second; a recipe takes its minutes for each model."
     reproduced = (
-        "Published step counts from 604 throughputs, book queues, learning rate, normalised perplexity, windows."
+        "Published step counts from 604 throughputs, book queues, learning rate, normalised perplexity, windows; small "
+        "networks of both kinds get better with the minutes on a line in ln-ln (r2 above 0.98)."
     )
 
     def declared_columns(self) -> tuple[Column, ...]:
