@@ -37,6 +37,13 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT) -> dict[
     return found
 
 
+def check(measures: Sequence[str]) -> None:
+    """Raise `InvalidParams` for a name that is no measure, before anything is run for it."""
+    library = require("ir_measures", extra="evaluation")
+    for each in measures:
+        _parsed(library, each)
+
+
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """measure → average over queries; NaN without any."""
     return {name: sum(each.values()) / len(each) if each else float("nan") for name, each in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -269,6 +270,25 @@ def test_rerankers(run: Run, questions: Path, tmp_path: Path) -> None:
     assert run(*given).lines[0]["quality"] == []
 
 
+def test_other_measures_are_those_of_evaluate(run: Run, questions: Path, tmp_path: Path) -> None:
+    (tmp_path / "both.txt").write_text("q1 0 d3 2\nq1 0 d1 1\nq2 0 d3 1\n")
+    measured = ("--qrels", "both.txt", "--metrics", "AP P(rel=2)@1", "--json")
+    found = run(*RERANKERS, "--on", "q.jsonl", "--run-dir", "runs", "--draws", 20, *measured).lines[0]["quality"]
+    assert [each["measure"] for each in found] == ["AP", "AP", "P(rel=2)@1", "P(rel=2)@1"]
+    for each in found:
+        (alone,) = run("evaluate", "--run", f"runs/{each['method']}.trec", *measured).lines
+        assert each["value"] == pytest.approx(alone[each["measure"]])
+    assert found[0]["value"] != found[1]["value"]
+
+
+def test_without_the_library_nothing_is_run(run: Run, questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    failed = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "qrels.txt", "--run-dir", "runs")
+    assert "pickaxe[evaluation]" in failed.err
+    assert not Path("runs").exists()
+    assert run(*RERANKERS, "--on", "q.jsonl").code == 0
+
+
 def test_rerankers_of_a_run(run: Run, questions: Path, tmp_path: Path) -> None:
     texts(tmp_path / "docs.jsonl", "a", "bb", "aab")
     texts(tmp_path / "topics.jsonl", "?")
@@ -284,6 +304,10 @@ def test_wrong_rankings(run: Run, questions: Path, tmp_path: Path) -> None:
     missing = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "missing.txt")
     assert (missing.code, "missing.txt" in missing.err) == (3, True), missing
     (tmp_path / "others.txt").write_text("q9 0 d3 2\n")
+    alone = run(*RERANKERS, "--on", "q.jsonl", "--metrics", "AP")
+    assert (alone.code, "--metrics needs --qrels" in alone.err) == (2, True)
+    unknown = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "others.txt", "--metrics", "AP nope@3")
+    assert (unknown.code, "nope@3" in unknown.err) == (2, True)
     wrong = run(*RERANKERS, "--on", "q.jsonl", "--qrels", "others.txt")
     assert (wrong.code, "no relevant document for any" in wrong.err) == (3, True)
     row = json.loads(questions.read_text().splitlines()[0])

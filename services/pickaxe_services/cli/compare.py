@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pickaxe import metrics
+from pickaxe import evaluation
 from pickaxe.call import Call
 from pickaxe.data import Sampling
 from pickaxe.durable import write_durably
@@ -24,7 +25,7 @@ from pickaxe_services.cli.door import running, source, tell_skipped
 from pickaxe_services.cli.entrants import ROLES, Entrant, Ran, common_role, entrants, run_all
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.rerank import embedded, of_run
-from pickaxe_services.cli.trec import read_run, trec_lines
+from pickaxe_services.cli.trec import read_qrels, read_run, trec_lines
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class _Asked:
     k: int | None
     label: str | None
     qrels: str | None
+    metrics: str | None
     reference: str | None
     run: str | None
     candidates: tuple[str, ...]
@@ -56,8 +58,24 @@ class _Asked:
         }
         if given := [name for name, found in wrong.items() if found]:
             raise click.UsageError(f"{given[0]} says nothing about {role}s")
+        if self.metrics is not None and self.qrels is None:
+            raise click.UsageError("--metrics needs --qrels to measure by")
         if bool(self.run) != bool(self.candidates):
             raise click.UsageError("give --run and --candidates together; --on then has the queries")
+
+    @property
+    def depth(self) -> int:
+        """Of overlap and of the measures of rankings."""
+        return self.k or 10
+
+    @cached_property
+    def judgments(self) -> contests.Judgments | None:
+        """Read and checked before any method runs."""
+        if self.qrels is None:
+            return None
+        measures = tuple(dict.fromkeys((self.metrics or f"nDCG@{self.depth} RR@{self.depth} R@{self.depth}").split()))
+        evaluation.check(measures)
+        return contests.Judgments(read_qrels(self.qrels), measures)
 
 
 @click.command("compare")
@@ -69,6 +87,7 @@ class _Asked:
 @click.option("-k", type=click.IntRange(min=1), help="Depth of overlap and of measures; 10, or a tenth of the items.")
 @click.option("--label", metavar="FIELD", help="Scorers: the field that scores should agree with.")
 @click.option("--qrels", metavar="FILE", help="Retrievers and rerankers: TREC judgments.")
+@click.option("--metrics", metavar="NAMES", help="With --qrels: measures of ir-measures instead of nDCG, RR, R at k.")
 @click.option("--reference", metavar="FIELD", help="Decoders: the field with the right answer, or a list of them.")
 @click.option("--run", metavar="FILE", help="Rerankers: a TREC run; candidates of each query, found in --candidates.")
 @click.option("--candidates", multiple=True, metavar="PATH", help="Rerankers: documents of the --run.")
@@ -106,6 +125,7 @@ def command(
       pickaxe compare min-k-prob zip-fit@art --on corpus.jsonl --label good --report report.html
       pickaxe compare a=min-k-prob b=min-k-prob --set b.ratio=0.5 --on corpus.jsonl
       pickaxe compare bm=chronicles@idx two=chronicles@idx2 --on topics.jsonl --qrels qrels.txt
+      pickaxe compare bm=chronicles@idx two=chronicles@idx2 --on topics.jsonl --qrels qrels.txt --metrics 'AP R@100'
 
     A method is given as [LABEL=]METHOD[@ARTIFACT]; --set LABEL.KEY=VALUE sets its parameters, and --artifact serves
     those that name none.
@@ -165,10 +185,9 @@ def _retrievers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call
     _require(queries, "queries")
     tell_skipped(read, shared)
     _unique(each.id for each in queries)
-    qrels = _judgments(asked.qrels)
-    k = asked.k or 10
-    ran = run_all(compared, shared, "retriever", call, contests.retrieve(queries, k, call))
-    return list(ran), contests.compare_rankings(ran, qrels, k)
+    judgments = asked.judgments
+    ran = run_all(compared, shared, "retriever", call, contests.retrieve(queries, asked.depth, call))
+    return list(ran), contests.compare_rankings(ran, judgments, asked.depth)
 
 
 def _rerankers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: Call) -> _Outcome:
@@ -181,9 +200,9 @@ def _rerankers(compared: Sequence[Entrant], shared: Common, asked: _Asked, call:
     _require(questions, "queries")
     tell_skipped(read, shared)
     _unique(query.id for query, _ in questions)
-    qrels = _judgments(asked.qrels)
+    judgments = asked.judgments
     ran = run_all(compared, shared, "reranker", call, contests.rerank(questions, call))
-    return list(ran), contests.compare_rankings(ran, qrels, asked.k or 10)
+    return list(ran), contests.compare_rankings(ran, judgments, asked.depth)
 
 
 def _decoders(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: Call) -> _Outcome:
@@ -199,13 +218,6 @@ def _decoders(compared: Sequence[Entrant], shared: Common, asked: _Asked, call: 
 
 
 _CONTESTS = {"scorer": _scorers, "retriever": _retrievers, "reranker": _rerankers, "decoder": _decoders}
-
-
-def _judgments(path: str | None) -> metrics.Qrels | None:
-    try:
-        return None if path is None else metrics.read_qrels(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidItems("--qrels", f"{path!r} cannot be read: {error}") from error
 
 
 def _require(found: Sequence[Any], what: str) -> None:

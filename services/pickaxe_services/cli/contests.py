@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pickaxe import answers, metrics
+from pickaxe import answers
 from pickaxe.call import Call
 from pickaxe.comparison import (
     Statistic,
@@ -25,6 +25,8 @@ from pickaxe.comparison import (
 )
 from pickaxe.data import Item, Prompt
 from pickaxe.errors import InvalidItems
+from pickaxe.evaluation import evaluate
+from pickaxe.metrics import Qrels
 from pickaxe_services.cli import decode, search
 from pickaxe_services.cli.entrants import Entrant, Meter, Ran
 from pickaxe_services.cli.rerank import Question
@@ -153,10 +155,18 @@ def rerank(questions: Sequence[Question], call: Call) -> Callable[[Any, Entrant,
     return work
 
 
-def compare_rankings(ran: Sequence[Ran[Ranked]], qrels: metrics.Qrels | None, k: int) -> Findings:
+@dataclass(frozen=True)
+class Judgments:
+    """What is relevant, and the measures of ir-measures to judge by."""
+
+    qrels: Qrels
+    measures: Sequence[str]
+
+
+def compare_rankings(ran: Sequence[Ran[Ranked]], judgments: Judgments | None, k: int) -> Findings:
     """Overlap at k and rank-biased overlap, means over the queries where either finds anything.
 
-    With judgments: nDCG, reciprocal rank and recall at k of the judged queries among those asked.
+    With judgments: the measures, over the queries among those asked that have a relevant document.
     """
     runs = {
         each.label: {query: [document for document, _ in found] for query, found in each.result.items()} for each in ran
@@ -172,15 +182,18 @@ def compare_rankings(ran: Sequence[Ran[Ranked]], qrels: metrics.Qrels | None, k:
     compared = sum(any(run[query] for run in runs.values()) for query in queries)
     if not compared:
         raise InvalidItems("--on", "has no query for which any of the methods finds something")
-    if qrels is None:
+    if judgments is None:
         return Findings(len(queries), compared, agreement, {})
-    asked = {query: qrels[query] for query in queries if any(grade > 0 for grade in qrels.get(query, {}).values())}
+    asked = {query: judgments.qrels.get(query, {}) for query in queries}
+    asked = {query: grades for query, grades in asked.items() if any(grade > 0 for grade in grades.values())}
     if not asked:
         raise InvalidItems("--qrels", "has no relevant document for any of the queries")
-    measures = {f"nDCG@{k}": metrics.ndcg, f"RR@{k}": metrics.mrr, f"R@{k}": metrics.recall}
+    values = {label: evaluate(run, asked, judgments.measures) for label, run in runs.items()}
     statistics = {
-        name: {label: mean_statistic(np.array(list(measure(run, asked, k).values()))) for label, run in runs.items()}
-        for name, measure in measures.items()
+        name: {
+            label: mean_statistic(np.array([values[label][name].get(query, 0.0) for query in asked])) for label in runs
+        }
+        for name in judgments.measures
     }
     return Findings(len(queries), compared, agreement, statistics, len(asked))
 

@@ -6,8 +6,9 @@ import click
 
 from pickaxe.errors import InvalidItems
 from pickaxe.evaluation import DEFAULT, evaluate, means
-from pickaxe.metrics import Qrels, Run, read_qrels, read_run
+from pickaxe.metrics import Run, read_run
 from pickaxe_services.cli import console
+from pickaxe_services.cli.trec import read_qrels
 
 
 @click.command("evaluate")
@@ -30,7 +31,7 @@ def command(runs: tuple[str, ...], qrels: str, metrics: str, by_query: bool, as_
     Every judged query counts: one that a run lacks has found nothing.
     """
     names = metrics.split()
-    judged = _read_qrels(qrels)
+    judged = read_qrels(qrels)
     rows = []
     for path in runs:
         values = evaluate(_read_run(path), judged, names)
@@ -43,16 +44,6 @@ def command(runs: tuple[str, ...], qrels: str, metrics: str, by_query: bool, as_
             console.emit({"run": path, "queries": len(judged), **average})
     if not as_json:
         console.table(("run", *names), rows)
-
-
-def _read_qrels(path: str) -> Qrels:
-    try:
-        found = read_qrels(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidItems(path, f"cannot be read: {error}") from error
-    if not found:
-        raise InvalidItems(path, "holds no judgments")
-    return found
 
 
 def _read_run(path: str) -> Run:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pickaxe import metrics
 from pickaxe.errors import InvalidItems
 from pickaxe.io.files import COMPRESSIONS
 from pickaxe.io.writers import Encoding
@@ -40,3 +41,14 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, list[str]]:
             raise InvalidItems(f"{path}:{number}", "is no TREC run line: query Q0 document rank score tag")
         found.setdefault(cells[0], []).append((int(cells[3]), cells[2]))
     return {query: [document for _, document in sorted(ranked)] for query, ranked in found.items()}
+
+
+def read_qrels(path: str) -> metrics.Qrels:
+    """Judgments of a file; raises `InvalidItems` when it cannot be read or holds none."""
+    try:
+        found = metrics.read_qrels(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidItems(path, f"cannot be read: {error}") from error
+    if not found:
+        raise InvalidItems(path, "holds no judgments")
+    return found
