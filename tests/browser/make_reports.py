@@ -49,22 +49,62 @@ def corpus() -> list[str]:
     return [json.dumps({"id": f"d{row}", "text": text}) for row, text in enumerate(["", *texts])]
 
 
-def main(scripts: Path, build: Path) -> None:
-    build.mkdir(exist_ok=True)
-    pickaxe = scripts / "pickaxe"
-    targets = write(build / "targets.jsonl", [json.dumps({"id": "t", "text": "return width height value loop array"})])
-    fit: list[Any] = [
+def fit(pickaxe: Path, build: Path, name: str, text: str) -> None:
+    """An artifact of zip-fit for one target."""
+    targets = write(build / f"{name}-targets.jsonl", [json.dumps({"id": "t", "text": text})])
+    command: list[Any] = [
         pickaxe,
         "fit",
         "zip-fit",
         "--examples",
         targets,
         "--out",
-        build / "art",
+        build / name,
         "--overwrite",
         "--quiet",
     ]
-    subprocess.run(fit, check=True, timeout=300)
+    subprocess.run([*command, "--quiet"], check=True, timeout=300)
+
+
+def labelled() -> list[str]:
+    """Texts of few words, good ones mostly of the first of them."""
+    rows = []
+    for row in range(80):
+        good = row % 2
+        words = WORDS[:5] if good and draw.random() < 0.8 else WORDS
+        rows.append(json.dumps({"id": f"l{row}", "text": " ".join(draw.choices(words, k=30)), "good": good}))
+    return rows
+
+
+def comparison(pickaxe: Path, build: Path) -> dict[str, Any]:
+    """The page of `pickaxe compare`, and what its JSON and its sentences say."""
+    given = write(build / "labelled.jsonl", labelled())
+    compared = build / "compare.json"
+    command: list[Any] = [
+        pickaxe, "compare", f"words=zip-fit@{build / 'art'}", f"trees=zip-fit@{build / 'other'}", "--on", given,
+        "--label", "good", "--draws", "200", "--output", compared, "--report", build / "compare.html", "--overwrite",
+        "--quiet",
+    ]  # fmt: skip
+    shown = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True).stdout
+    told = json.loads(compared.read_text(encoding="utf-8"))
+    labels = [each["label"] for each in told["methods"]]
+    figures = []
+    for measure in dict.fromkeys(each["measure"] for each in told["quality"]):
+        found = [each for each in told["quality"] if each["measure"] == measure]
+        series = {"name": measure, "x": [each["value"] for each in found]}
+        series |= {end: [each[end] for each in found] for end in ("low", "high")}
+        figures.append({"title": f"{measure} of the methods", "x": {"label": measure},
+                        "y": {"label": "method", "categories": labels}, "series": [series]})  # fmt: skip
+    tables = ["Cost", "Agreement", "Quality", "Differences", "spearman", "p (Holm)"]
+    sentences = shown.strip().split("\n\n")[-1].splitlines()
+    return {"columns": [*labels, *tables], "answer": sentences, "figures": figures}
+
+
+def main(scripts: Path, build: Path) -> None:
+    build.mkdir(exist_ok=True)
+    pickaxe = scripts / "pickaxe"
+    fit(pickaxe, build, "art", "return width height value loop array")
+    fit(pickaxe, build, "other", "tree graph node edge")
     runs: dict[str, tuple[str, Path, list[Any]]] = {
         "coverage": (
             "coverage",
@@ -84,6 +124,7 @@ def main(scripts: Path, build: Path) -> None:
         told = json.loads(summary.read_text(encoding="utf-8"))
         columns = [column["name"] for column in told["columns"]]
         expected[name] = {"method": method, "columns": columns, "rows": told["rows"], **told["summary"]}
+    expected["compare"] = comparison(pickaxe, build)
     write(build / "broken.html", [BROKEN])
     (build / "expected.json").write_text(json.dumps(expected), encoding="utf-8")
 
