@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -159,6 +160,20 @@ def test_a_sweep_finds_the_largest_batch_that_fits(fits: int, largest: int) -> N
     assert len(set(asked)) == len(asked)
     assert max(asked) <= max(1, largest)
     assert max(found.values()) == min(fits, largest)
+
+
+def test_a_batch_that_exceeds_the_memory_has_no_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "RESOURCE_EXHAUSTED: out of memory"
+
+    def update(*_: Any) -> Any:
+        raise jax.errors.JaxRuntimeError(said)
+
+    monkeypatch.setattr(training, "_update", lambda *_: update)
+    net, _ = small("qlstm")
+    assert training.throughput(net, 50, 2, 8, 0) == 0
+    said = "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        training.throughput(net, 50, 2, 8, 0)
 
 
 def small(model: str, seed: int = 0) -> tuple[Net, dict[str, np.ndarray]]:
