@@ -143,7 +143,7 @@ def test_numbers_as_labels_give_a_correlation_and_lower_columns_are_turned(run: 
     assert found["agreement"][0]["spearman"] == -1
     assert run(*given, "--label", "loss").lines[0]["differences"] == found["differences"]
     plain = run(*given, "--report", "plain.html").lines[0]
-    assert "d agree: spearman is -1" in (tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert "d, spearman is -1" in (tmp_path / "plain.html").read_text(encoding="utf-8")
     assert (plain["quality"], plain["differences"]) == ([], [])
 
 

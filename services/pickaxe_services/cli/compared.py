@@ -144,7 +144,8 @@ def answer(done: Compared) -> Iterator[str]:
     ranked = [(values[measure], a, b) for a, b, values in done.agreement if not math.isnan(values[measure])]
     if ranked:
         value, a, b = max(ranked, key=lambda each: each[0])
-        yield f"{a} and {b} agree{' the most' if len(ranked) > 1 else ''}: {measure} is {number(value)}."
+        pair = f"{a} and {b} agree the most:" if len(ranked) > 1 else f"Between {a} and {b},"
+        yield f"{pair} {measure} is {number(value)}."
     for measure, estimates in (done.quality.estimates if done.quality else {}).items():
         known = {label: each.value for label, each in estimates.items() if not math.isnan(each.value)}
         yield _winner(done, measure, known) if known else f"By {measure}, no method has a value."
