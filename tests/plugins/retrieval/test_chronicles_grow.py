@@ -72,7 +72,7 @@ def test_any_growth_is_like_a_fresh_index(texts: list[str], data: st.DataObject)
 
 
 def test_w_goes_with_the_index_until_another_is_fitted(letters: Letters, tmp_path: Path) -> None:
-    examples = [Item(f"q{row}", item.text, {"gold": item.text}) for row, item in enumerate((*OLD, *NEW))]
+    examples = [Item(f"q{row}", item.text, {"gold": item.text or ""}) for row, item in enumerate((*OLD, *NEW))]
     fitted = pickaxe.retriever("chronicles", mode="custom", epochs=2, validation_share=0.4).fit(examples)
     old = fitted.index(OLD)
     grown = old.add(NEW, remove=["b"])
