@@ -186,7 +186,7 @@ class TestPaths:
         assert caught.value.metadata["alias"] == "lm"
 
     def test_near_names(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelMissing, match=r"did you mean encoder\?"):
+        with pytest.raises(ModelMissing, match="did you mean encoder"):
             ModelStore(tmp_path).path("encodr")
 
     def test_a_path_is_taken_as_it_is(self, tmp_path: Path) -> None:

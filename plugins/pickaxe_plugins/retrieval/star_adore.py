@@ -98,9 +98,7 @@ class StarAdore(TwoTowers[Params]):
     stages = ("warmup", "star", "adore")
     grows = True
     cost = "One encoder call per document, once, and per query; fit of a head: seconds; of an encoder: hours on a CPU."
-    reproduced = (
-        "MetaTool, a head on LSA vectors: MRR@10 base 0.420, static 0.404, random 0.441, ADORE 0.465."
-    )
+    reproduced = "MetaTool, a head on LSA vectors: MRR@10 base 0.420, static 0.404, random 0.441, ADORE 0.465."
 
     @classmethod
     def example(cls) -> Example:
