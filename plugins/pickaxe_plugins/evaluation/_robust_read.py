@@ -43,7 +43,7 @@ def models(
     given = list(items)
     wrong: list[Violation] = []
     tables = [_table(item, f"{where}[{row}]", wrong) for row, item in enumerate(given)]
-    names = tuple(shifts) or tuple(dict.fromkeys(name for table in tables for name in table))
+    names = tuple(shifts) or tuple(sorted({name for table in tables for name in table}))
     x, y = np.full(len(given), np.nan), np.full((len(given), len(names)), np.nan)
     sizes, shares = np.full(len(given), np.nan), np.full(len(given), np.nan)
     mixes: list[tuple[str, str] | None] = []

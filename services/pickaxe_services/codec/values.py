@@ -96,8 +96,11 @@ def _fill_value(value: Any, message: struct_pb2.Value, path: str, depth: int) ->
 
 
 def read_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """The JSON object; whole numbers become int, as `json.loads` would give them."""
-    return {key: _read_value(value) for key, value in struct.fields.items()}
+    """The JSON object; whole numbers become int, as `json.loads` would give them.
+
+    Keys come sorted: a map on the wire has no order, and none by chance may reach a method.
+    """
+    return {key: _read_value(struct.fields[key]) for key in sorted(struct.fields)}
 
 
 def _read_value(value: struct_pb2.Value) -> Any:
@@ -210,7 +213,7 @@ def write_fields(fields: Mapping[str, FieldValue], where: str) -> dict[str, pb.F
 
 
 def read_fields(fields: Mapping[str, pb.Field], where: str) -> dict[str, FieldValue]:
-    return {name: _read_field(value, f"{where}.fields.{name}") for name, value in fields.items()}
+    return {name: _read_field(fields[name], f"{where}.fields.{name}") for name in sorted(fields)}
 
 
 def write_item(item: Item, where: str) -> pb.Item:

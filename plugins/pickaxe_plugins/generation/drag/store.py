@@ -1,7 +1,7 @@
 """What lies on disk: demonstrations in the artifact, and the texts of documents that a retriever names by id.
 
 demonstrations.json   {"k", "steps", "demonstrations": [{"id", "question", "answer", "documents", "trace"}, …]}
-documents.jsonl       one {"id", "text", "title"} a line: the documents, if fit was given them
+documents.jsonl       one {"id", "text"} a line, with "title" where there is one: the documents, if fit was given them
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Documents:
                     )
                 stream.seek(self._offsets[name])
                 record = json.loads(stream.readline())
-                items.append(Item(name, record["text"], {"title": record["title"]}))
+                items.append(Item(name, record["text"], {"title": record.get("title", "")}))
         return items
 
 
