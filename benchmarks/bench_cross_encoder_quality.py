@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import pickaxe
 from benchmarks.recipe_cross_encoder import halves, read
+from pickaxe.metrics import mean, mrr
 
 FILES = Path(__file__).parent.parent / "tests" / "golden" / "files"
 QUERIES = int(os.environ.get("PICKAXE_BENCH_QUERIES", "100"))
@@ -37,7 +36,6 @@ def collections() -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
 def measured(name: str, passages: dict[str, str], questions: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     documents = [pickaxe.Item(each, text) for each, text in passages.items()]
     queries = [pickaxe.Item(row["id"], row["query"]) for row in questions]
-    right = [row["relevant"][0] for row in questions]
     reranker = pickaxe.reranker("cross-encoder")
     for stage in ("bm25", "dense"):
         found = [
@@ -47,12 +45,8 @@ def measured(name: str, passages: dict[str, str], questions: Sequence[dict[str, 
             reranker.rerank(query, [pickaxe.Item(each, passages[each]) for each in ids]).ids
             for query, ids in zip(queries, found, strict=True)
         ]
-        ours, alone = mrr(ranked, right), mrr(found, right)
+        qrels = {row["id"]: {row["relevant"][0]: 1} for row in questions}
+        ours, alone = (mean(mrr(dict(zip(qrels, each, strict=True)), qrels)) for each in (ranked, found))
         note = f"{len(documents)} passages; peer: {stage} alone"
         yield {"name": f"cross-encoder: {name}, behind {stage}", "ours": ours, "peer": alone, "ratio": ours / alone,
                "unit": "MRR@10", "n": len(queries), "note": note}  # fmt: skip
-
-
-def mrr(lists: Sequence[Sequence[str]], right: Sequence[str]) -> float:
-    ranks = [1 / (ids.index(gold) + 1) if gold in ids[:10] else 0.0 for ids, gold in zip(lists, right, strict=True)]
-    return float(np.mean(ranks))

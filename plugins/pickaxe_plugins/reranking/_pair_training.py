@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def train(
     `checked` queries the weights after the epoch of their highest mean reciprocal rank are kept.
     """
     jax = require("jax", extra="train")
-    config, weights = shortened(*bert_files.load(start, words), params.layers)
+    config, weights = bert.shortened(*bert_files.load(start, words), params.layers)
     if config.head is None:
         config, weights = bert.with_heads(config, weights, call.seed, head=bert.Head("pooler"))
     if params.max_tokens > config.positions:
@@ -79,19 +79,6 @@ def train(
     out.notes |= {"queries": len(queries), "steps": steps, "layers": config.layers, "seed": call.seed}
     if checked:
         out.notes |= {"validation_mrr": -exam({name: np.asarray(each) for name, each in trained.items()})}
-
-
-def shortened(
-    config: bert.Config, weights: Mapping[str, np.ndarray], layers: int | None
-) -> tuple[bert.Config, dict[str, np.ndarray]]:
-    """The same network with only its first layers."""
-    if layers is None:
-        return config, dict(weights)
-    if layers > config.layers:
-        raise InvalidParams("layers", f"is {layers}; the base has {config.layers}")
-    config = replace(config, layers=layers)
-    beyond = tuple(f"encoder.layer.{index}." for index in range(layers, 1000))
-    return config, {name: array for name, array in weights.items() if not name.startswith(beyond)}
 
 
 class _Draws:

@@ -51,7 +51,7 @@ def train(
     """
     jax = require("jax", extra="train")
     config, weights = bert_files.load(start, words)
-    config, weights = _shortened(config, weights, params.layers)
+    config, weights = _bare(*bert.shortened(config, weights, params.layers))
     config, weights = bert.with_heads(config, weights, call.seed, head=bert.Head("pooler"))
     if params.max_len > config.positions:
         raise InvalidParams("max_len", f"is {params.max_len}; {params.base!r} reads at most {config.positions}")
@@ -79,17 +79,10 @@ def train(
         out.notes |= {"validation_accuracy": -exam({name: np.asarray(each) for name, each in trained.items()})}
 
 
-def _shortened(
-    config: bert.Config, weights: Mapping[str, np.ndarray], layers: int | None
-) -> tuple[bert.Config, dict[str, np.ndarray]]:
-    """The same network with only its first layers, without any head of its own."""
-    if layers is not None and layers > config.layers:
-        raise InvalidParams("layers", f"is {layers}; the base has {config.layers}")
-    kept = config.layers if layers is None else layers
-    beyond = tuple(f"encoder.layer.{index}." for index in range(kept, config.layers))
-    dropped = ("classifier.", "cls.", *beyond)
-    bare = replace(config, layers=kept, head=None, mlm=False)
-    return bare, {name: array for name, array in weights.items() if not name.startswith(dropped)}
+def _bare(config: bert.Config, weights: Mapping[str, np.ndarray]) -> tuple[bert.Config, dict[str, np.ndarray]]:
+    """The same network without any head of its own."""
+    kept = {name: array for name, array in weights.items() if not name.startswith(("classifier.", "cls."))}
+    return replace(config, head=None, mlm=False), kept
 
 
 class _Framed:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 import pickaxe
+from pickaxe.errors import InvalidParams
 from pickaxe_plugins.train.linear import linear
 
 Weights = Mapping[str, Any]
@@ -98,6 +99,15 @@ def with_heads(
     config = replace(config, head=head or config.head, mlm=mlm or config.mlm)
     fresh = {name: _fresh(name, shape, seed, 0.02) for name, shape in head_shapes(config) if name not in weights}
     return config, {**weights, **fresh}
+
+
+def shortened(config: Config, weights: Weights, layers: int | None) -> tuple[Config, dict[str, Any]]:
+    """The same network with only its first layers; None: all of them.  Raises `InvalidParams` when it has fewer."""
+    if layers is not None and layers > config.layers:
+        raise InvalidParams("layers", f"is {layers}; the base has {config.layers}")
+    kept = config.layers if layers is None else layers
+    beyond = tuple(f"encoder.layer.{index}." for index in range(kept, config.layers))
+    return replace(config, layers=kept), {name: array for name, array in weights.items() if not name.startswith(beyond)}
 
 
 def hidden_states(

@@ -16,7 +16,6 @@ from pickaxe import ArtifactWriter, Call, Progress
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.extras import require
 from pickaxe.tokenizers import Tokenizer
-from pickaxe_plugins.reranking._pair_training import shortened
 from pickaxe_plugins.reranking.prop.pairs import Pair, Sampler
 from pickaxe_plugins.reranking.prop.statistics import Counts
 from pickaxe_plugins.train import bert, bert_files, optimisers
@@ -214,7 +213,7 @@ def train(
     `words` is the model that `start` has its word embeddings and tokenizer of, if they are not its own.  With `held`
     documents the weights after the epoch of their best pair accuracy are kept.
     """
-    config, weights = shortened(*bert_files.load(start, words), params.layers)
+    config, weights = bert.shortened(*bert_files.load(start, words), params.layers)
     # A head that is there already stays: fit again goes on where the last one stopped.
     config, weights = bert.with_heads(config, weights, call.seed, head=config.head or bert.Head("pooler"), mlm=True)
     if config.head != bert.Head("pooler"):
