@@ -226,7 +226,6 @@ def writing(
     root = Path(target)
     _check_free(root, overwrite)
     partial = _partial(root)
-    partial.mkdir(parents=True, exist_ok=True)
     request = {"kind": kind, "method": method, "method_version": method_version, "params": dict(params)}
     request["inputs"] = dict(inputs or {})
     with _locked(partial):
@@ -309,8 +308,9 @@ def _locked(partial: Path) -> Iterator[None]:
     taken = AlreadyExists(f"another process is writing {str(partial)!r}", metadata={"path": partial})
     path = partial / _LOCK
     try:
+        partial.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
-    except FileNotFoundError:  # the other process committed or gave up in this moment
+    except (FileExistsError, FileNotFoundError):  # the other process committed or gave up in this moment
         raise taken from None
     with lock:
         try:

@@ -189,7 +189,9 @@ def test_interrupted_it_ends_cleanly_and_goes_on(
     process = subprocess.Popen(scoring(corpus, out), stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "s.jsonl.partial").exists():
         time.sleep(0.005)
-    while process.poll() is None and not (tmp_path / "s.jsonl.partial").stat().st_size:
+    sizes = {0}  # of no chunk, of one, and of two: then the first is counted as well as written
+    while process.poll() is None and len(sizes) < 3:
+        sizes.add((tmp_path / "s.jsonl.partial").stat().st_size)
         time.sleep(0.005)
     process.send_signal(number)
     ended_with, err = ended(process)

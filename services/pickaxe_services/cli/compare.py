@@ -21,8 +21,9 @@ from pickaxe.io.prompts import prompt_of
 from pickaxe_services.cli import console, contests
 from pickaxe_services.cli.compared import Compared, answer, page, tables
 from pickaxe_services.cli.decode import prompt_check
-from pickaxe_services.cli.door import running, source, tell_skipped
+from pickaxe_services.cli.door import source, tell_skipped
 from pickaxe_services.cli.entrants import ROLES, Entrant, Ran, common_role, entrants, run_all
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.rerank import embedded, of_run
 from pickaxe_services.cli.trec import read_qrels, read_run, trec_lines

@@ -20,7 +20,8 @@ from pickaxe.io.resume import beside, output
 from pickaxe.io.rows import completion_row, in_order
 from pickaxe.io.writers import encoding
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, identify, require_role, running, source, tell_skipped
+from pickaxe_services.cli.door import door, identify, require_role, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
 BATCH = 16

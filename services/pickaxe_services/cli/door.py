@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic
 
 from pickaxe import catalog
-from pickaxe.call import Call
 from pickaxe.data import InputField, Item
 from pickaxe.errors import AlreadyExists, InvalidParams, Violation, WrongRole
 from pickaxe.handle.base import violations
@@ -24,11 +21,7 @@ from pickaxe.io.rows import in_order
 from pickaxe.io.tables import comma_hint
 from pickaxe.method import Card
 from pickaxe_services.cli import console
-from pickaxe_services.cli.failure import Terminated
 from pickaxe_services.cli.options import Common, Reading
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 JOB = "PICKAXE_JOB"
 """Set in the process of a server's job: artifact names in parameters are those of the server."""
@@ -119,27 +112,6 @@ def _size(text: str | None) -> int | None:
         return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
     except pydantic.ValidationError:
         raise InvalidParams("--memory-budget", f"is no size such as 512MiB or 4GiB (got {text!r})") from None
-
-
-@contextmanager
-def running(common: Common) -> Iterator[Call]:
-    """The call of this command.  Ctrl-C and SIGTERM stop the model run in flight, then the command."""
-    call = Call(timeout=common.timeout, seed=common.seed, budget=common.budget)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        # In a thread: the interrupted code may hold the call's lock.
-        threading.Thread(target=call.cancel, daemon=True).start()
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield call
-        return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield call
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def source(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pickaxe_services.cli.door import door, running, source, tell_skipped
+from pickaxe_services.cli.door import door, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.making import error_line, make, out_option, overwrite_option, progress_option
 from pickaxe_services.cli.options import Common, Reading, common, reading
 

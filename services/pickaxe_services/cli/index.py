@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from pickaxe.errors import InvalidItems
-from pickaxe_services.cli.door import door, running, source, tell_skipped
+from pickaxe_services.cli.door import door, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.making import error_line, make, out_option, overwrite_option, progress_option
 from pickaxe_services.cli.options import Common, Reading, common, reading
 

@@ -143,13 +143,7 @@ def _ordered(
 
 
 def _finished(read: int, size: int, future: Future[bytes]) -> tuple[int, int, bytes]:
-    try:
-        return read, size, future.result()
-    except BrokenProcessPool as error:
-        raise Unmet(
-            "a worker process ended before its work was done, most often for lack of memory: give the same command "
-            "again with fewer --workers, it goes on where it was"
-        ) from error
+    return read, size, future.result()
 
 
 @contextmanager
@@ -161,7 +155,13 @@ def _looking(method: Streaming, call: Call, setup: Setup, workers: int) -> Itera
         context = multiprocessing.get_context("spawn")  # threads of this process make a fork unsafe
         pool = ProcessPoolExecutor(workers, context, _open_in_worker, (setup,))
         stack.callback(pool.shutdown, cancel_futures=True)
-        yield lambda items: pool.submit(_look_in_worker, items)
+        try:
+            yield lambda items: pool.submit(_look_in_worker, items)
+        except BrokenProcessPool as error:  # of a part handed in, or of one handed back
+            raise Unmet(
+                "a worker process ended before its work was done, most often for lack of memory: give the same "
+                "command again with fewer --workers, it goes on where it was"
+            ) from error
 
 
 def _done(frame: bytes) -> Future[bytes]:

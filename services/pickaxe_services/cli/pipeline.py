@@ -29,7 +29,8 @@ from pickaxe.io.readers import Record, Source
 from pickaxe.io.resume import Output, beside, output
 from pickaxe.io.writers import Encoding
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import Door, door, identify, running, source, tell_skipped
+from pickaxe_services.cli.door import Door, door, identify, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.looking import (
     Looked,
     Setup,

@@ -22,7 +22,8 @@ from pickaxe.io.writers import encoding, score_columns
 from pickaxe.method import Card
 from pickaxe.report import Run, Tally, run_page
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, identify, require_role, running, source, tell_skipped
+from pickaxe_services.cli.door import door, identify, require_role, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 
 

@@ -16,7 +16,8 @@ from pickaxe.io.rows import Row, hit_row
 from pickaxe.io.writers import encoding
 from pickaxe.pipelines import texts_of
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, require_role, running, source
+from pickaxe_services.cli.door import door, require_role, source
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.trec import trec_encoding, trec_lines
 

@@ -17,7 +17,8 @@ from pickaxe.io.readers import Source
 from pickaxe.io.resume import Output, output
 from pickaxe.io.selection import Rule, pick
 from pickaxe_services.cli import console
-from pickaxe_services.cli.door import door, require_role, running, source, tell_skipped
+from pickaxe_services.cli.door import door, require_role, source, tell_skipped
+from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.score import scored
 from pickaxe_services.cli.select_output import Job, encoding_of, with_end
