@@ -1,8 +1,10 @@
-"""interp-extrap: time and memory of the splits, a flat search of NumPy beside it, and the released id files."""
+"""interp-extrap: time and memory of the splits, a flat search beside it, released id files, ADORE on MetaTool."""
 
 from __future__ import annotations
 
 import resource
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,31 +12,39 @@ from typing import Any
 
 import numpy as np
 
-from pickaxe import Call, metrics
+import pickaxe
+from benchmarks._metatool import items, mrr10
+from benchmarks._rows import row
+from pickaxe import Artifact, Call, Item, metrics
 from pickaxe_plugins.evaluation import _extrap_similarity as similarity
 from pickaxe_plugins.evaluation import _extrap_splits as splits
-from pickaxe_plugins.evaluation.interp_extrap import label_overlap
+from pickaxe_plugins.evaluation.interp_extrap import Data, evaluate, label_overlap
 
 FILES = Path(__file__).parent.parent / "tests" / "golden" / "files" / "25-extrapolate-eval"
+ADORE = pickaxe.MethodRef(
+    name="star-adore", params={"base": None, "head_scale": 10, "neg_topk": 30, "adore": {"epochs": 20}}
+)
+"""As in the bench of star-adore."""
 
 
 def run() -> Iterator[dict[str, Any]]:
     yield released()
+    yield from extrapolating(seeds=3)
     train, test = vectors(100_000, 1), vectors(10_000, 2)
     how = splits.Resample(15, "ascending", 0.5, True)
     seconds = once(lambda: splits.restrain(train, test[:500], how, 0, Call()))
-    yield row(
+    yield timed(
         "ReSTrain, 500 x 100,000 x 384", seconds, flat(train, test[:500]), 500, "peer: sorted rows of one product"
     )
     both = np.concatenate([train, test])
     found: list[np.ndarray] = []
     means = once(lambda: found.append(similarity.spherical_kmeans(both, 5, 10, 0, Call())))
-    yield row(
+    yield timed(
         "k-means, 110,000 x 384, 5 buckets, 10 runs", means, None, len(both), "faiss and scikit-learn not installed"
     )
     parts = once(lambda: splits.resttest(train, test, found[0], Call()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    yield row(
+    yield timed(
         "ReSTTest, 10,000 x 100,000 x 384", means + parts, None, len(test), f"aim: 60 s, 1 GB; peak {peak:.2f} GB"
     )
 
@@ -50,7 +60,47 @@ def released() -> dict[str, Any]:
     shares: list[float] = []
     seconds = once(lambda: shares.extend(len(label_overlap(each, test)) / len(test) for each in sets))
     told = "interpolation set {:.2%}, extrapolation set {:.2%}".format(*shares)
-    return row(f"label overlap of {len(test):,} dev queries", seconds, None, len(test), told)
+    return timed(f"label overlap of {len(test):,} dev queries", seconds, None, len(test), told)
+
+
+def extrapolating(seeds: int) -> Iterator[dict[str, Any]]:
+    """MRR@10 of 200 questions: ADORE trained on those like them, on as many at random, on those unlike them."""
+    tools, questions = items()
+    reached: dict[str, list[float]] = {"interpolation": [], "random": [], "extrapolation": []}
+    sizes = []
+    for seed in range(seeds):
+        order = pickaxe.generator(seed, "interp-extrap").permutation(len(questions))
+        test, train = ([questions[row] for row in part] for part in (order[:200], order[200:]))
+        qrels = {each.id: dict.fromkeys(each.fields["relevant"], 1) for each in test}
+        (near, far), size = restrained(Data(tools, train, test, qrels), seed)
+        drawn = [train[row] for row in pickaxe.generator(seed, "random").choice(len(train), size, replace=False)]
+        fitted = pickaxe.retriever(ADORE.name, **ADORE.params).fit(drawn, unlabelled=tools, seed=seed)
+        middle = mrr10(fitted, tools, test)
+        for values, value in zip(reached.values(), (near, middle, far), strict=True):
+            values.append(value)
+        sizes.append(size)
+    random = statistics.mean(reached["random"])
+    for name, values in reached.items():
+        told = ", ".join(f"{value:.3f}" for value in values)
+        note = f"per seed: {told}; peer: trained on random ones; {min(sizes)} to {max(sizes)} training questions"
+        yield row(f"MetaTool, ADORE, {name}", statistics.mean(values), random, "MRR@10", 200, note)
+    gap = statistics.mean(reached["interpolation"]) - statistics.mean(reached["extrapolation"])
+    yield row("MetaTool, ADORE, the gap", gap, None, "MRR@10", 200, "wanted: 0.01 or more")
+
+
+def restrained(data: Data, seed: int) -> tuple[list[float], int]:
+    """MRR@10 of ADORE trained on the three questions nearest to each test question, and on far ones; how many."""
+    splitter = pickaxe.scorer("interp-extrap", protocol="restrain", n_per_query=3, seed=seed)
+    train, test = ([Item(each.id, None, {"embedding": each.fields["embedding"]}) for each in part]
+                   for part in (data.train, data.test))  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        splits, runs = Path(folder) / "splits", Path(folder) / "runs"
+        splitter.fit(train, validation=test, out=splits)
+        results = evaluate(ADORE, data, splits, runs, call=Call(seed=seed))
+        size = int(Artifact.open(splits).read_array("training.npy")[0].sum())
+    return [
+        statistics.mean(each.fields["metric"] for each in results if each.fields["fold"] == n) for n in (0, 1)
+    ], size
 
 
 def flat(train: np.ndarray, test: np.ndarray) -> float:
@@ -72,6 +122,5 @@ def once(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def row(name: str, ours: float, peer: float | None, n: int, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else peer / ours
-    return {"name": name, "ours": ours, "peer": peer, "ratio": ratio, "unit": "s", "n": n, "note": note}
+def timed(name: str, ours: float, peer: float | None, n: int, note: str) -> dict[str, Any]:
+    return row(name, ours, peer, "s", n, note, less=True)

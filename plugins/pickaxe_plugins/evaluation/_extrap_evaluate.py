@@ -40,8 +40,9 @@ def evaluate(
 ) -> Items:
     """Train the retriever once per fold of `splits` (an artifact of fit), test each, and return items for `score`.
 
-    A retriever that cannot be fitted is indexed once and its run serves every fold.  Trainings lie in `out/fold-b` and
-    those that are there already are used again.  Raises `InvalidItems` for training queries that the data lacks.
+    A fit that reads `unlabelled` gets the documents there.  A retriever that cannot be fitted is indexed once and its
+    run serves every fold.  Trainings lie in `out/fold-b` and those that are there already are used again.  Raises
+    `InvalidItems` for training queries that the data lacks.
     """
     host, call = host or default_host(), call or Call()
     ref = MethodRef.model_validate(retriever) if isinstance(retriever, str) else retriever
@@ -62,7 +63,7 @@ def evaluate(
                 chosen = [by_id[ids["train"][row]] for row in np.flatnonzero(training[fold])]
                 target = Path(out) / f"fold-{fold}"
                 if not target.exists():
-                    handle.fit(chosen, out=target, call=call)
+                    handle.fit(chosen, unlabelled=data.documents, out=target, call=call)
                 handle = host.open(ref.name, "retriever", ref.params, target)
             found = handle.index(data.documents, call=call).search(data.test, k, call=call)
             run = {query.id: [hit.id for hit in hits] for query, hits in zip(data.test, found, strict=True)}

@@ -205,8 +205,8 @@ class ByWord(Method[pickaxe.Params]):
     reads = fit_reads = (InputField("text", "text", "Text."),)
 
     @hookimpl
-    def fit(self, examples: Any, out: ArtifactWriter) -> Iterator[Progress]:
-        out.write_json("known.json", sorted(item.text for item in examples))
+    def fit(self, examples: Any, unlabelled: Any, out: ArtifactWriter) -> Iterator[Progress]:
+        out.write_json("known.json", sorted({item.text for item in examples} & {item.text for item in unlabelled}))
         yield Progress("learn", 1, 1)
 
     @hookimpl
