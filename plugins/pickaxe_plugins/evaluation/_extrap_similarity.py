@@ -95,7 +95,8 @@ def _one_run(vectors: np.ndarray, k: int, rng: np.random.Generator, call: Call) 
         if gain - before <= _STILL * abs(gain):
             break
         before = gain
-        sums = (label == np.arange(k)[:, None]).astype(vectors.dtype) @ vectors
+        # This way round: of a product k x n x d, threaded BLAS waits for itself most of the time.
+        sums = (vectors.T @ (label[:, None] == np.arange(k)).astype(vectors.dtype)).T
         if len(empty := np.flatnonzero(np.bincount(label, minlength=k) == 0)):
             sums[empty] = vectors[np.argsort(similar.max(axis=1), kind="stable")[: len(empty)]]
         centroids = unit(sums)

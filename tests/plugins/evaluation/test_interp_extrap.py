@@ -294,6 +294,7 @@ def test_further_errors() -> None:
         pickaxe.scorer("interp-extrap").fit(queries(TRAIN, relevant={"p": 0.5}), validation=queries(TEST, "v"))
     with pytest.raises(InvalidItems, match="and so is embedding"):
         pickaxe.scorer("interp-extrap").fit([Item("a")], validation=queries(TEST))
-    other = pickaxe.scorer("interp-extrap", protocol="slice", artifact=fitted(n_init=1).artifact.path)
+    buckets = fitted(n_init=1)
+    other = pickaxe.scorer("interp-extrap", protocol="slice", artifact=buckets.artifact.path)
     with pytest.raises(ArtifactMismatch, match="protocol=resttest, not slice"):
         other.score(results(np.full((1, len(TEST)), 0.5)))
