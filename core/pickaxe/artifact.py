@@ -164,8 +164,9 @@ def _partial(target: Path) -> Path:
 class ArtifactWriter:
     """An artifact being made, in `<target>.partial` until `writing` commits it."""
 
-    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+    def __init__(self, path: Path, state: dict[str, Any], durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
         self.notes: dict[str, Any] = state["notes"]
         """Facts for the manifest: counts, library versions, seeds.  JSON-able."""
         self._state = state
@@ -189,7 +190,7 @@ class ArtifactWriter:
     def finish(self, stage: str, **notes: Any) -> None:
         """Mark a stage as finished, so that a resumed run finds the files of now and the notes, and skips it."""
         self._state["stages"][stage] = notes
-        self._state["files"] = sorted(_listing(self.path))
+        self._state["files"] = sorted(_listing(self.path, self._durable))
         write_durably(self.path / _STATE, json.dumps(self._state).encode())
 
     def stage_notes(self, stage: str) -> Mapping[str, Any]:
@@ -212,6 +213,7 @@ def writing(
     data: Sequence[str] = (),
     references: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    durable: bool = True,
 ) -> Iterator[ArtifactWriter]:
     """Make the artifact at `target`: the block writes files, its normal end commits them in one rename.
 
@@ -219,7 +221,7 @@ def writing(
     the same fit resumes there; `inputs` (the seed, what the fit starts from) and `data` (fingerprints of what it
     reads, not kept in the manifest) tell it from another.  Raises
     `AlreadyExists` when `target` exists (unless it is an artifact and `overwrite` is set) or another process is
-    writing it.
+    writing it.  `durable=False` is for what a crash of the machine may take: nothing waits for the disk.
     """
     from pickaxe.version import __version__
 
@@ -229,7 +231,7 @@ def writing(
     request = {"kind": kind, "method": method, "method_version": method_version, "params": dict(params)}
     request["inputs"] = dict(inputs or {})
     with _locked(partial):
-        writer = ArtifactWriter(partial, _state(partial, {**request, "data": list(data)}))
+        writer = ArtifactWriter(partial, _state(partial, {**request, "data": list(data)}), durable)
         try:
             yield writer
             manifest = {
@@ -238,12 +240,15 @@ def writing(
                 "pickaxe_version": __version__,
                 "references": dict(references or {}),
                 "notes": writer.notes,
-                "files": {name: _entry(partial / name) for name in _listing(partial)},
+                "files": {name: _entry(partial / name) for name in _listing(partial, durable)},
             }
             text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-            write_durably(partial / MANIFEST, text.encode())
+            if durable:
+                write_durably(partial / MANIFEST, text.encode())
+            else:
+                (partial / MANIFEST).write_bytes(text.encode())
             _check_free(root, overwrite)
-            _commit(partial, root)
+            _commit(partial, root, durable)
         except BaseException:
             if not writer._state["stages"]:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -263,14 +268,15 @@ def _check_free(root: Path, overwrite: bool) -> None:
         )
 
 
-def _commit(partial: Path, root: Path) -> None:
+def _commit(partial: Path, root: Path, durable: bool) -> None:
     """Put the finished directory in its place; an artifact that was there is whole until then."""
     old = root.with_name(root.name + ".old")
     if root.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(root, old)
     os.replace(partial, root)
-    sync_directory(root.parent)
+    if durable:
+        sync_directory(root.parent)
     # The lock leaves last and from its new place: whoever waits for it must not take it for a fresh one.
     for name in (_STATE, _LOCK):
         (root / name).unlink(missing_ok=True)
@@ -322,16 +328,17 @@ def _locked(partial: Path) -> Iterator[None]:
         yield
 
 
-def _listing(partial: Path) -> list[str]:
-    """Names of the files so far, each on the disk."""
+def _listing(partial: Path, durable: bool) -> list[str]:
+    """Names of the files so far, each on the disk if they are to be durable."""
     names = []
     for path in sorted(partial.iterdir()):
         if path.name in (_STATE, _LOCK, MANIFEST):
             continue
         if not is_file_name(path.name) or not path.is_file():
             raise ValueError(f"artifacts hold plain files with suffix {sorted(SUFFIXES)}, not {path.name!r}")
-        with path.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
         names.append(path.name)
     return names
 

@@ -55,6 +55,18 @@ def test_equal_content_has_an_equal_digest(tmp_path: Path) -> None:
     assert Artifact.open(tmp_path / "one").digest == Artifact.open(tmp_path / "two").digest
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_what_has_to_last_waits_for_the_disk(
+    tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with make(tmp_path / "a", durable=durable) as out:
+        out.write_json("x.json", 1)
+    assert bool(synced) == durable
+    assert Artifact.open(tmp_path / "a").read_json("x.json") == 1
+
+
 @pytest.mark.parametrize("name", ["../x.json", "a/b.json", "manifest.json", "x.pkl", "x", "", ".json", "x.npy/"])
 def test_file_names_are_plain(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="plain files"), make(tmp_path / "a") as out:

@@ -169,7 +169,7 @@ class MethodHandle:
         Without `out` the artifact lives in a temporary directory as long as the returned handle does.
         """
         return self._made(
-            lambda path: self.fitting(
+            lambda path, durable: self.fitting(
                 examples,
                 path,
                 validation=validation,
@@ -177,6 +177,7 @@ class MethodHandle:
                 init_from=init_from,
                 overwrite=overwrite,
                 call=call or Call(timeout=timeout, seed=seed),
+                durable=durable,
             ),
             out,
             progress,
@@ -192,8 +193,12 @@ class MethodHandle:
         init_from: str | os.PathLike[str] | None = None,
         overwrite: bool = False,
         call: Call | None = None,
+        durable: bool = True,
     ) -> Iterator[Progress]:
-        """`fit` as a generator of progress; the artifact is at `out` once it ends."""
+        """`fit` as a generator of progress; the artifact is at `out` once it ends.
+
+        With `durable` a crash of the machine does not take what was finished.
+        """
         self.opened.require("fit")
         fields = self.opened.method.fit_reads
         start = None if init_from is None else Artifact.open(self.opened.host.artifact_path(init_from))
@@ -203,13 +208,17 @@ class MethodHandle:
             "unlabelled": None if unlabelled is None else Checked(unlabelled, (), "unlabelled"),
             "init_from": start,
         }
-        yield from self._making("fit", "fit", out, arguments, overwrite, call)
+        yield from self._making("fit", "fit", out, arguments, overwrite, call, durable)
 
     def merge(self: H, artifacts: Sequence[str | os.PathLike[str]], *, out: str | os.PathLike[str] | None = None) -> H:
         """Add up artifacts fitted on parts of the data."""
         self.opened.require("merge")
         parts = [Artifact.open(self.opened.host.artifact_path(path)) for path in artifacts]
-        return self._made(lambda path: self._making("fit", "merge", path, {"artifacts": parts}, False, None), out, None)
+
+        def run(path: str | os.PathLike[str], durable: bool) -> Iterator[Progress]:
+            return self._making("fit", "merge", path, {"artifacts": parts}, False, None, durable)
+
+        return self._made(run, out, None)
 
     def _making(
         self,
@@ -219,6 +228,7 @@ class MethodHandle:
         arguments: Mapping[str, Any],
         overwrite: bool,
         call: Call | None,
+        durable: bool,
     ) -> Iterator[Progress]:
         opened, call = self.opened, call or Call()
         with writing(
@@ -231,6 +241,7 @@ class MethodHandle:
             data=_data(arguments),
             references=opened.host.references,
             overwrite=overwrite,
+            durable=durable,
         ) as writer:
             with closing(opened.pull(hook, out=writer, call=call, **arguments)) as steps:
                 for step in steps:
@@ -242,7 +253,7 @@ class MethodHandle:
 
     def _made(
         self: H,
-        run: Callable[[str | os.PathLike[str]], Iterator[Progress]],
+        run: Callable[[str | os.PathLike[str], bool], Iterator[Progress]],
         out: str | os.PathLike[str] | None,
         progress: OnProgress | None,
     ) -> H:
@@ -251,7 +262,7 @@ class MethodHandle:
             scratch = tempfile.mkdtemp(prefix="pickaxe-")
             out = Path(scratch) / "artifact"
         try:
-            for step in run(out):
+            for step in run(out, scratch is None):
                 if progress is not None:
                     progress(step)
             handle = self.with_artifact(Artifact.open(out))

@@ -43,8 +43,10 @@ class RetrieverHandle(MethodHandle):
         """
         call = call or Call(timeout=timeout, seed=seed)
 
-        def run(path: str | os.PathLike[str]) -> Iterator[Progress]:
-            return self.indexing(documents, path, base=base, remove=remove, overwrite=overwrite, call=call)
+        def run(path: str | os.PathLike[str], durable: bool) -> Iterator[Progress]:
+            return self.indexing(
+                documents, path, base=base, remove=remove, overwrite=overwrite, call=call, durable=durable
+            )
 
         return self._made(run, out, progress)
 
@@ -84,8 +86,9 @@ class RetrieverHandle(MethodHandle):
         remove: Iterable[str] = (),
         overwrite: bool = False,
         call: Call | None = None,
+        durable: bool = True,
     ) -> Iterator[Progress]:
-        """`index` as a generator of progress."""
+        """`index` as a generator of progress; `durable` as in `fitting`."""
         self.opened.require("index")
         self._ready("fit", required=False)
         if isinstance(remove, str):
@@ -96,7 +99,7 @@ class RetrieverHandle(MethodHandle):
         maker, start = (self, None) if base is None else self.growing(base)
         checked = Checked(documents, self.opened.method.reads, "documents", unique=True)
         arguments = {"documents": checked, "base": start, "remove": gone}
-        yield from maker._making("index", "index", out, arguments, overwrite, call)
+        yield from maker._making("index", "index", out, arguments, overwrite, call, durable)
 
     def growing(self: R, base: ArtifactPath) -> tuple[R, Artifact]:
         """The handle that writes an index grown from `base`, with its parameters, and the opened base."""

@@ -19,7 +19,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import count
+from itertools import chain, count, repeat
 from typing import Literal
 
 import numpy as np
@@ -60,14 +60,13 @@ class Bm25Index:
         self, queries: Sequence[Sequence[str]], k: int, call: Call | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, scores and counts as `SparseIndex.search` gives them, from the words of each query."""
-        known = self.vocabulary.get
-        terms, pointers = array("i"), array("q", [0])
-        for query in queries:
-            terms.extend([number for word in query if (number := known(word)) is not None])
-            pointers.append(len(terms))
-        numbers = np.array(terms, np.int32)
-        packed = SparseQueries(np.array(pointers, np.int64), numbers, np.ones(len(numbers), np.float32))
-        return self.sparse.search(packed, k, call)
+        words = list(chain.from_iterable(queries))
+        numbers = np.fromiter(map(self.vocabulary.get, words, repeat(-1)), np.int32, len(words))
+        ends = np.cumsum(np.fromiter(map(len, queries), np.int64, len(queries)))
+        known = np.concatenate([[0], np.cumsum(numbers >= 0)])  # how many of the first i words are
+        pointers = known[np.concatenate([[0], ends])]
+        terms = numbers[numbers >= 0]
+        return self.sparse.search(SparseQueries(pointers, terms, np.ones(len(terms), np.float32)), k, call)
 
 
 class Bm25Writer:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 TABLE, OFFSETS, IDS = "documents.jsonl", "offsets.npy", "ids.json"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` values, the last one shorter."""
@@ -138,7 +140,7 @@ class DocumentWriter:
             "text": document.text or "",
             **{name: value for name in self._fields if (value := document.get(name)) is not None},
         }
-        self._write(document.id, json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        self._write(document.id, _ENCODER.encode(record).encode("utf-8", "surrogatepass") + b"\n")
         return len(self) - 1
 
     def _write(self, name: str, line: bytes) -> None:

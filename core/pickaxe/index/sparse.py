@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from pickaxe.artifact import Artifact, ArtifactWriter
 from pickaxe.call import Call
 from pickaxe.errors import InvalidItems, Violation
-from pickaxe.index.documents import batched
 from pickaxe.onnx_runtime import cores
 
-STEP = 64
-"""Queries between two looks at whether the call is over."""
+WORK = 2**22
+"""Sums between two looks at whether the call is over: some milliseconds."""
 FEW = 8
 """So many queries are answered by NumPy, without waiting for the compiled loop to be loaded."""
 
@@ -100,23 +100,24 @@ class SparseIndex:
         rows, scores = np.zeros((len(queries), k), np.int32), np.zeros((len(queries), k), np.float32)
         counts = np.zeros(len(queries), np.int64)
         answer = self._plainly if len(queries) <= FEW else self._compiled
-        parts = list(batched(range(0, len(queries), STEP), -(-len(queries) // (STEP * cores())) or 1))
+        step = WORK // max(self.documents, 1) + 1
 
-        def work(starts: list[int]) -> None:
+        def work(first: int, end: int) -> None:
             sums = np.empty(self.documents, np.float32)
-            for start in starts:
+            for start in range(first, end, step):
                 if call is not None:
                     call.check()
-                part = slice(start, start + STEP)
-                few = queries.part(start, min(start + STEP, len(queries)))
-                answer(few, sums, scores[part], rows[part], counts[part])
+                part = slice(start, min(start + step, end))
+                answer(queries.part(part.start, part.stop), sums, scores[part], rows[part], counts[part])
 
-        if len(parts) <= 1:
-            for part in parts:
-                work(part)
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(work, parts))
+        threads = 1 if len(queries) <= FEW else cores()
+        ends = [len(queries) * thread // threads for thread in range(threads + 1)]
+        shares = list(pairwise(ends))
+        with ThreadPoolExecutor(max(threads - 1, 1)) as pool:  # starts threads only for what it is given
+            others = [pool.submit(work, *share) for share in shares[1:]]
+            work(*shares[0])
+            for other in others:
+                other.result()
         return rows, scores, counts
 
     def _compiled(

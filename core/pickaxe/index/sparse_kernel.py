@@ -11,6 +11,9 @@ from pickaxe.extras import require
 numba = require("numba", extra="retrieval")
 compiled: Any = numba.njit(cache=True, nogil=True, boundscheck=False)
 
+FEW = 64
+"""Up to so many hits are kept in order; more of them in a heap."""
+
 
 @compiled
 def _sink(scores: np.ndarray, rows: np.ndarray, place: int, size: int) -> None:
@@ -29,6 +32,25 @@ def _sink(scores: np.ndarray, rows: np.ndarray, place: int, size: int) -> None:
         scores[child], scores[place] = scores[place], scores[child]
         rows[child], rows[place] = rows[place], rows[child]
         place = child
+
+
+@compiled
+def _best_few(sums: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> int:
+    """The same as `_best`, kept in order all the time: quicker while there are few."""
+    most, size, floor = len(scores), 0, np.float32(0)
+    for row in range(len(sums)):
+        score = sums[row]
+        if score <= floor:
+            continue
+        place = size if size < most else most - 1
+        while place > 0 and scores[place - 1] < score:
+            scores[place], rows[place] = scores[place - 1], rows[place - 1]
+            place -= 1
+        scores[place], rows[place] = score, row
+        size = min(size + 1, most)
+        if size == most:
+            floor = scores[most - 1]
+    return size
 
 
 @compiled
@@ -79,4 +101,7 @@ def search(
             weight = weights[entry]
             for place in range(indptr[terms[entry]], indptr[terms[entry] + 1]):
                 sums[indices[place]] += weight * data[place]
-        counts[query] = _best(sums, scores[query], rows[query])
+        if rows.shape[1] <= FEW:
+            counts[query] = _best_few(sums, scores[query], rows[query])
+        else:
+            counts[query] = _best(sums, scores[query], rows[query])

@@ -7,9 +7,14 @@ from collections.abc import Iterable
 
 WORD = re.compile(r"\w+")
 
+_ASCII = bytes(byte if chr(byte).isalnum() or byte == ord("_") else 32 for byte in range(128)).lower() + bytes(128)
+"""Lower-cased word characters, and a space for all others."""
+
 
 def words(text: str) -> list[str]:
     """Lower-cased runs of Unicode word characters; accents stay."""
+    if text.isascii():  # most texts of most collections, in a third of the time
+        return text.encode("ascii").translate(_ASCII).decode("ascii").split()
     return [run.lower() for run in WORD.findall(text)]
 
 

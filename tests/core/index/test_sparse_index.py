@@ -43,7 +43,7 @@ def test_both_ways_equal_the_dense_product(seed: int, n: int, vocabulary: int, q
     for few in (0, 1000):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sparse, "FEW", few)
-            patch.setattr(sparse, "STEP", 4)
+            patch.setattr(sparse, "WORK", 3 * n)
             rows, scores, counts = index.search(queries, k)
         for query, row in enumerate(exact):
             best = [place for place in np.lexsort((np.arange(n), -row)) if row[place] > 0][:k]
@@ -57,10 +57,12 @@ def test_both_ways_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, terms = np.nonzero(weights > 0.5)
     index = SparseIndex.build(terms, rows, weights[rows, terms], 40, 300)
     queries = SparseQueries.of([(random.permutation(40)[:9], random.random(9)) for _ in range(20)])
-    compiled = index.search(queries, 50)
-    monkeypatch.setattr(sparse, "FEW", 1000)
-    for one, other in zip(compiled, index.search(queries, 50), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for k in (50, 200):  # kept in order, kept in a heap
+        compiled = index.search(queries, k)
+        with monkeypatch.context() as patch:
+            patch.setattr(sparse, "FEW", 1000)
+            for one, other in zip(compiled, index.search(queries, k), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_on_disk(tmp_path: Path) -> None:

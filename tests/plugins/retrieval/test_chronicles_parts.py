@@ -49,6 +49,12 @@ def test_words_keep_accents_and_lose_case() -> None:
     assert words("Ação, NÃO! é_1 ½") == ["ação", "não", "é_1", "½"]
 
 
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(max_codepoint=127), max_size=120))
+def test_words_of_plain_texts_are_those_of_any(text: str) -> None:
+    assert words(text) == words(f"{text} é")[:-1]
+
+
 # ---------------------------------------------------------------- BM25
 
 WORDS = st.lists(st.sampled_from("abcdefgh"), max_size=8)
