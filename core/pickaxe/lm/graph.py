@@ -69,6 +69,29 @@ def build(
         writer.save(folder / "join.onnx")
 
 
+def build_narrow(
+    architecture: Architecture,
+    tensors: TensorSource,
+    precision: Precision,
+    folder: Path,
+    first: int,
+    *,
+    ragged: bool = True,
+) -> None:
+    """Write `body` and `biased`, with a head for the `first` ids in them: their `hidden` are float32 (R, first) logits.
+
+    For a small model whose vocabulary-wide head would take longer than its layers, and a second run as long again.
+    """
+    path = folder / "weights.data"
+    kinds: tuple[tuple[Kind, str], ...] = (("causal", "body"), ("biased", "biased"))
+    with path.open("wb") as stream:
+        shared = WeightFile(path, stream)
+        for kind, name in kinds:
+            decoder = _Decoder(GraphWriter(shared), architecture, tensors, precision, kind, ragged, first=first)
+            decoder.narrow()
+            decoder.writer.save(folder / f"{name}.onnx")
+
+
 @dataclass
 class _Decoder:
     """Writes one graph of a model."""
@@ -81,6 +104,8 @@ class _Decoder:
     ragged: bool = True
     each_row: bool = False
     """One token per row, and the states of all rows, instead of those at positions that are asked for."""
+    first: int = 0
+    """Ids that the head has; 0: all."""
     _summed: set[str] = field(default_factory=set)
 
     @property
@@ -93,6 +118,17 @@ class _Decoder:
 
     def body(self) -> None:
         """ids (B, T) -> hidden (R, width), the normed states at flat positions `rows`; present keys, values."""
+        self._layers("hidden")
+        self.writer.output("hidden", self.dtype, ["rows", self.architecture.width])
+
+    def narrow(self) -> None:
+        """ids (B, T) -> hidden, float32 logits (R, first) at flat positions `rows`; present keys, values."""
+        self._layers("normed")
+        logits = self._linear("output", "normed", "logits")
+        self.writer.node("Cast", [logits], "hidden", to=1)
+        self.writer.output("hidden", np.float32, ["rows", self.first])
+
+    def _layers(self, out: str) -> None:
         writer, arch = self.writer, self.architecture
         writer.input("input_ids", np.int64, ["batch", "time"])
         writer.input("position_ids", np.int64, ["batch", "time"])
@@ -105,14 +141,13 @@ class _Decoder:
             residual, branch = self._layer(layer, residual, branch)
         _, normed = self._norm("norm", residual, branch, self._tensor("norm"))
         if self.each_row:
-            writer.node("Reshape", [normed, self._flat(arch.width)], "hidden")
-            return
-        writer.node("Identity", [normed], "hidden")
-        writer.output("hidden", self.dtype, ["rows", arch.width])
+            writer.node("Reshape", [normed, self._flat(arch.width)], out)
+        else:
+            writer.node("Identity", [normed], out)
 
     def step(self) -> None:
         """ids (B, 1) -> `logits` (B, vocab); per row the `best` id, its logit `peak` and the log-sum-exp `total`."""
-        self.body()
+        self._layers("hidden")
         logits = self._logits()
         writer = self.writer
         # ReduceMax and ReduceLogSumExp would take milliseconds here on a GPU, these microseconds.
@@ -264,7 +299,7 @@ class _Decoder:
         names = [f"{stem}.{part}" for part in parts] or [name]
         if name == "output" and self.architecture.tied:
             names = ["embedding"]
-        matrix = _Lazy(lambda: np.concatenate([self.tensors.tensor(each) for each in names]))
+        matrix = _Lazy(lambda: np.concatenate([self.tensors.tensor(each) for each in names])[: self._shape(name)[0]])
         bias = ""
         if parts and self.architecture.qkv_bias:
             bias = self.writer.weight(
@@ -281,7 +316,7 @@ class _Decoder:
         rows, columns = self._shape(name)
         head = name == "output"
         four = self.precision == "int4" and not head  # 4 bits in the head cost more than they save
-        store = "embedding" if head and self.architecture.tied else name
+        store = "embedding" if head and self.architecture.tied and not self.first else name
         stored = _Lazy(lambda: (quantise4 if four else quantise8)(matrix()))
         columns += block_sums(columns).shape[1] if four else 0
         shape = (rows, columns // BLOCK, BLOCK // 2 if four else BLOCK)
@@ -324,7 +359,7 @@ class _Decoder:
             "gate": (arch.mlp, arch.width),
             "up": (arch.mlp, arch.width),
             "down": (arch.width, arch.mlp),
-            "output": (arch.vocab, arch.width),
+            "output": (self.first or arch.vocab, arch.width),
         }
         return shapes[part]
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from pickaxe.errors import Unmet
 from pickaxe.lm import Draw, LogitsProcessor, same_tokenizer
-from pickaxe_plugins.decoding._speculation.transport import Distribution
-from pickaxe_plugins.decoding._speculation.tree import Head, Tree, TreeReader
+from pickaxe_plugins.decoding._speculation.transport import Distribution, Greedy, Softmax
+from pickaxe_plugins.decoding._speculation.tree import Tree, TreeReader
 
 if TYPE_CHECKING:
     from pickaxe import Call
     from pickaxe.lm import LM
+    from pickaxe.lm.network import Network
 
 
 Counts = dict[tuple[int, ...], Counter[int]]
@@ -41,13 +42,10 @@ class Shape:
 
     def distribution(self, logits: np.ndarray) -> Distribution:
         """Of processed logits (V,)."""
-        best = logits.max()
-        if self._whole and best > -np.inf:
-            probs = np.exp((logits - best) / np.float32(self.draw.temperature)).astype(np.float64)
-            return Distribution(probs / probs.sum())
+        if self._whole and logits.max() > -np.inf:
+            return Softmax(logits, self.draw.temperature)
         ids, probs = self.draw.distribution(logits)
-        peak = float(1 / np.exp(logits - best).sum()) if self.draw.temperature == 0 else None
-        return Distribution(probs, ids, peak)
+        return Greedy(logits, int(ids[0])) if self.draw.temperature == 0 else Distribution(probs, ids)
 
     def among(self, ids: np.ndarray, probs: np.ndarray, generated: Sequence[int]) -> Distribution | None:
         """Of a few tokens (ids ascending) with these probabilities; None when the processors forbid them all."""
@@ -60,7 +58,7 @@ class Shape:
         if not len(ids):
             return None
         law = self.distribution(logits.astype(np.float32))
-        return Distribution(law.probs, ids if law.ids is None else ids[law.ids], law.peak)
+        return Distribution(law.probs, ids if law.ids is None else ids[law.ids], law.surest)
 
 
 class Draft(Protocol):
@@ -105,9 +103,9 @@ class ModelDraft:
         self._reader = reader
 
     @classmethod
-    def begin(cls, lm: LM, prompt: Sequence[int], call: Call, head: Head | None = None) -> ModelDraft:
-        """One that has read the prompt; `head` gives logits of the first token ids in place of all."""
-        reader = TreeReader(lm, head=head)
+    def begin(cls, lm: LM, prompt: Sequence[int], call: Call, network: Network | None = None) -> ModelDraft:
+        """One that has read the prompt; `network` drafts in place of the model's own, see `TreeReader`."""
+        reader = TreeReader(lm, network=network)
         if len(prompt) <= lm.context_length:
             reader.catch_up(prompt, call)
         return cls(reader)

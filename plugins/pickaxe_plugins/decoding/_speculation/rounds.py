@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -179,6 +180,7 @@ class Sample:
         self._follow = FollowTrie(trie, lm.tokenizer.eos_ids) if trie else None
         processors = (self._follow,) if self._follow else ()
         self.shape = Shape(draw, lm.vocab_size)
+        self._unshaped = draw == Draw() and self.transcript.free
         drafts = how.draft_draw(draw) if how.draft_draw else draw
         self.draft_shape = Shape(drafts, lm.vocab_size, processors)
         self.reader = (TreeReader if how.tree_attention else BatchReader)(lm, prompt)
@@ -259,19 +261,28 @@ class Sample:
     def _verify(self, tree: Tree, logits: dict[int, np.ndarray]) -> tuple[list[Step], list[Trial]]:
         """The tokens that this round says, and what was verified."""
 
+        laws: dict[int, Distribution] = {}
+
         def target(node: int) -> Distribution:
-            return self.shape.distribution(self.transcript.processed(logits[node]))
+            laws[node] = self.shape.distribution(self.transcript.processed(logits[node]))
+            return laws[node]
 
         steps: list[Step] = []
         trials: list[Trial] = []
         for trial in walk(tree, target, self.verifier, self.random):
             trials.append(trial)
-            row = logits[trial.node]
-            steps.append(self.transcript.take(trial.token, float(row[trial.token] - logsumexp(row))))
+            logprob = self._logprob(logits[trial.node], laws[trial.node], trial.token)
+            steps.append(self.transcript.take(trial.token, logprob))
             self.context.append(trial.token)
             if self.transcript.finished:
                 break
         return steps, trials
+
+    def _logprob(self, row: np.ndarray, law: Distribution, token: int) -> float:
+        """Of a token that the target said, by its logits; `law` is what it was drawn from."""
+        if self._unshaped:
+            return math.log(law.of(token))
+        return float(row[token] - logsumexp(row))
 
     def _count(self, tree: Tree, trials: Sequence[Trial]) -> None:
         usage = self.usage

@@ -50,5 +50,5 @@ def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
     else:
         name, lm = params.draft_model, host.lm(params.draft_model, params.precision)
     same_vocabulary(lm, target)
-    head = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
-    return lambda prompt, call: ModelDraft.begin(lm, prompt, call, head)
+    narrow = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
+    return lambda prompt, call: ModelDraft.begin(lm, prompt, call, narrow)

@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-
 import numpy as np
 
 from pickaxe.errors import InvalidItems
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a given distribution may be; it is renormalised."""
+STRIDE = 256
+"""Probabilities that are summed at a time where one is looked for."""
 _NOTHING = 1e-15
 
 
@@ -73,18 +74,85 @@ class Distribution:
 
     def token(self, uniform: float) -> int:
         """The token where the cumulated probability first exceeds `uniform` in [0, 1)."""
-        cumulated = np.cumsum(self.probs)
-        place = int(np.searchsorted(cumulated, uniform, side="right"))
-        if place >= len(cumulated):  # rounding left the sum a little below 1
-            place = int(np.flatnonzero(self.probs)[-1])
-        return self.id(place)
+        return self.id(drawn(self.probs, uniform))
 
     def tokens(self, uniforms: np.ndarray) -> list[int]:
         """One token per uniform number."""
-        cumulated = np.cumsum(self.probs)
-        places = np.searchsorted(cumulated, uniforms, side="right")
-        places = np.minimum(places, int(np.flatnonzero(self.probs)[-1]))
-        return places.tolist() if self.ids is None else self.ids[places].tolist()
+        return [self.token(uniform) for uniform in uniforms.tolist()]
+
+
+class Greedy(Distribution):
+    """All on the token that has the highest of these logits (V,)."""
+
+    def __init__(self, logits: np.ndarray, token: int) -> None:
+        super().__init__(np.ones(1), np.array([token]))
+        self.__dict__ |= {"_logits": logits, "_token": token}
+
+    _logits: np.ndarray
+    _token: int
+
+    @cached_property
+    def surest(self) -> float:  # type: ignore[override]  # on demand: only of a draft's law somebody asks
+        return float(1 / np.exp(self._logits - self._logits[self._token]).sum())
+
+    def of(self, token: int) -> float:
+        return float(token == self._token)
+
+    def token(self, uniform: float) -> int:
+        return self._token
+
+
+class Softmax(Distribution):
+    """Of every token, in proportion to float32 `weights`: normed only when somebody wants all probabilities."""
+
+    def __init__(self, logits: np.ndarray, temperature: float = 1.0) -> None:
+        """Of logits (V,) that are not all -inf."""
+        weights = logits - logits.max()
+        if temperature != 1:
+            weights /= np.float32(temperature)
+        np.exp(weights, out=weights)
+        self.__dict__ |= {"weights": weights, "total": float(weights.sum(dtype=np.float64)), "ids": None, "peak": None}
+
+    weights: np.ndarray
+    """The largest is 1."""
+    total: float
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    @cached_property
+    def probs(self) -> np.ndarray:  # type: ignore[override]  # a field there, made on demand here
+        probs = self.weights.astype(np.float64)
+        probs /= self.total
+        return probs
+
+    @property
+    def surest(self) -> float:
+        return 1 / self.total
+
+    def of(self, token: int) -> float:
+        return float(self.weights[token]) / self.total if token < len(self.weights) else 0.0
+
+    def token(self, uniform: float) -> int:
+        return drawn(self.weights, uniform)
+
+
+def drawn(weights: np.ndarray, uniform: float) -> int:
+    """The place where the running sum of `weights` first exceeds this share, in [0, 1), of their total."""
+    if len(weights) <= 2 * STRIDE:
+        return _passed(np.cumsum(weights, dtype=np.float64), uniform, weights)
+    parts = np.add.reduceat(weights, np.arange(0, len(weights), STRIDE), dtype=np.float64)  # a sum in many lanes
+    sums = np.cumsum(parts)
+    wanted = uniform * sums[-1]
+    part = min(int(np.searchsorted(sums, wanted, side="right")), int(np.flatnonzero(parts)[-1]))
+    within = weights[part * STRIDE : (part + 1) * STRIDE]
+    left = (wanted - (sums[part - 1] if part else 0.0)) / parts[part]
+    return part * STRIDE + _passed(np.cumsum(within, dtype=np.float64), left, within)
+
+
+def _passed(sums: np.ndarray, uniform: float, weights: np.ndarray) -> int:
+    place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
+    return place if place < len(sums) else int(np.flatnonzero(weights)[-1])  # by rounding
 
 
 def checked(values: object, where: str) -> np.ndarray:
@@ -122,6 +190,8 @@ class KSequential:
 
     @cached_property
     def rho(self) -> float:
+        if self.k == 1:
+            return 1.0
         return smallest_rho(self._mass, self.draft.probs, self.k, self.tolerance)
 
     @cached_property
@@ -144,13 +214,25 @@ class KSequential:
     @cached_property
     def residual(self) -> Distribution:
         """What the token is drawn from when no draft was accepted."""
-        if self.beta <= 0:
-            return self.target
-        target = self.target.probs
-        covered = np.minimum(self.draft.over(self.target), target / self.rho)
-        left = np.maximum(target - covered * (self.acceptance / self.beta), 0.0)
+        left = self._left()
         total = left.sum()
         return Distribution(left / total, self.target.ids) if total > _NOTHING else self.target
+
+    def _left(self) -> np.ndarray:
+        """The target's probabilities less what was accepted."""
+        target = self.target.probs
+        if self.k == 1:
+            left = target.copy()
+            if self.draft.ids is None and self.target.ids is None:
+                known = min(len(self.draft), len(left))
+                left[:known] -= self.draft.probs[:known]
+            else:
+                left -= self.draft.over(self.target)
+            return np.maximum(left, 0.0, out=left)
+        if self.beta <= 0:
+            return target
+        covered = np.minimum(self.draft.over(self.target), target / self.rho)
+        return np.maximum(target - covered * (self.acceptance / self.beta), 0.0)
 
     def select(self, drafts: Iterable[int], random: np.random.Generator) -> tuple[int, bool]:
         """(token, whether it is a draft): a uniform number per draft until one is accepted, else one more."""

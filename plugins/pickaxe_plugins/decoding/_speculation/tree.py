@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,8 +14,8 @@ from pickaxe_plugins.decoding._speculation.transport import Distribution
 if TYPE_CHECKING:
     from pickaxe import Call
     from pickaxe.lm import LM
+    from pickaxe.lm.network import Network
 
-Head = Callable[[np.ndarray], np.ndarray]
 HIDDEN = -1e9
 """Added to the score of a slot that a node must not see."""
 
@@ -119,13 +119,14 @@ class TreeReader:
     """Reads a tree as one row: every node sees the context, its ancestors and itself.
 
     `cache` holds the certain tokens read so far, which may lag behind the context: what is missing is read
-    with the next tree.  `head` turns states (R, width) into logits (default: the model's own).
+    with the next tree.  `network` reads trees in place of the model's own, with the same keys and values; it may
+    give logits of the first ids only.
     """
 
-    def __init__(self, lm: LM, cache: KV | None = None, head: Head | None = None) -> None:
+    def __init__(self, lm: LM, cache: KV | None = None, network: Network | None = None) -> None:
         self.lm = lm
         self.calls = 0
-        self._head = head or lm.network.logits
+        self._network = network or lm.network
         self._cache = cache if cache is not None else empty_cache(lm)
         self._base = self._cache.width
         """Slots before those of this round's tree."""
@@ -138,7 +139,7 @@ class TreeReader:
 
     def fork(self) -> TreeReader:
         """Another reader that has read the same."""
-        return TreeReader(self.lm, self._cache, self._head)
+        return TreeReader(self.lm, self._cache, self._network)
 
     def catch_up(self, context: Sequence[int], call: Call | None = None) -> None:
         """Read all of the context but its last token, which is node 0 of the next tree.
@@ -173,11 +174,11 @@ class TreeReader:
             positions, bias = self._placed(tree, nodes, start, len(behind))
         counts = np.array([ids.shape[1]])
         with self.lm.turn(call):
-            states, self._cache = self.lm.network.read(
+            states, self._cache = self._network.read(
                 ids, counts, self._cache, wanted, positions=positions, bias=bias, call=call
             )
             self.calls += 1
-            return self._head(states)
+            return self._network.logits(states)
 
     def keep(self, tree: Tree, path: Sequence[int]) -> None:
         if not self._slots:
