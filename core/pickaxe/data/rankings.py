@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,16 @@ class SearchResults:
     def __iter__(self) -> Iterator[tuple[Hit, ...]]:
         return iter(self.results)
 
+    @property
+    def ids(self) -> list[list[str]]:
+        """Ids of the hits of each query."""
+        return [[hit.id for hit in hits] for hits in self.results]
+
+    @property
+    def scores(self) -> list[list[float]]:
+        """Their scores."""
+        return [[hit.score for hit in hits] for hits in self.results]
+
 
 class HitTable(SearchResults):
     """The same from arrays; hits are made when they are first looked at, which takes longer than a fast search."""
@@ -82,6 +93,20 @@ class HitTable(SearchResults):
             for found, values, count in zip(rows.tolist(), scores.tolist(), counts.tolist(), strict=True)
         )
 
+    @property
+    def ids(self) -> list[list[str]]:
+        if "_parts" not in self.__dict__:
+            return super().ids
+        ids, rows, _, counts, _ = self.__dict__["_parts"]
+        return [[ids[row] for row in found[:count]] for found, count in _rows(rows, counts)]
+
+    @property
+    def scores(self) -> list[list[float]]:
+        if "_parts" not in self.__dict__:
+            return super().scores
+        _, _, scores, counts, _ = self.__dict__["_parts"]
+        return [found[:count] for found, count in _rows(scores, counts)]
+
     def sound(self, k: int) -> bool:
         """Whether the arrays show at most k hits per query, none twice, in order of falling scores that are numbers."""
         if "_parts" not in self.__dict__:
@@ -94,6 +119,10 @@ class HitTable(SearchResults):
             return False
         places = np.sort(np.where(counted, rows, -1 - np.arange(rows.shape[1])), axis=1)
         return not (places[:, 1:] == places[:, :-1]).any()
+
+
+def _rows(table: np.ndarray, counts: np.ndarray) -> Iterator[tuple[list[Any], int]]:
+    return zip(table.tolist(), counts.tolist(), strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pickaxe.artifact import Artifact, writing
 from pickaxe.call import Call
-from pickaxe.data import Hit, HitTable
+from pickaxe.data import Hit, HitTable, SearchResults
 from pickaxe.errors import Cancelled, InvalidItems
 from pickaxe.index import SparseIndex, SparseQueries, sparse
 
@@ -96,9 +96,10 @@ def test_edges() -> None:
 def test_hits_of_a_table() -> None:
     rows, scores = np.array([[2, 0, 0], [1, 2, 0]]), np.array([[3.0, 1, 9], [2, 2, 1]], np.float32)
     table = HitTable.of(["a", "b", "c"], rows, scores, np.array([2, 3]), "x", {"n": 1.0})
+    for each in (table, replace(table, usage={}), SearchResults(table.results)):
+        assert (each.ids, each.scores) == ([["c", "a"], ["b", "c", "a"]], [[3, 1], [2, 2, 1]])
     assert len(table) == 2
     assert table[0] == (Hit("c", 3.0, {"x": 3.0}), Hit("a", 1.0, {"x": 1.0}))
-    assert [[hit.id for hit in hits] for hits in table] == [["c", "a"], ["b", "c", "a"]]
     assert table.sound(3)
     copy = replace(table, usage={})
     assert (len(copy), copy.results, copy.sound(3)) == (2, table.results, False)
