@@ -120,6 +120,11 @@ class Relay(pluggy.PluginManager):
         caller = getattr(self.hook, hook)
         return any(not impl.hookwrapper and not impl.wrapper for impl in caller.get_hookimpls())
 
+    def dissolve(self) -> None:
+        """Let go of the method: managers and their callers refer to each other, and its models would wait for them."""
+        for plugin in self.get_plugins():
+            self.unregister(plugin)
+
     def call(self, hook: str, **arguments: Any) -> Any:
         return getattr(self.hook, hook)(**arguments)
 

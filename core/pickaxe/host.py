@@ -2,6 +2,9 @@
 
 One `Host` stands for one process: it owns the runtime, the model store and what was opened.  Each opened method
 gets its own view (`within`), which knows the chain of methods above it and notes what the method refers to.
+
+Models that the store knows by name stay open.  Those that lie elsewhere, above all in artifacts, are shared by all
+who ask for them and live as long as somebody holds them: a view holds those of its method, and so do the views above.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from pickaxe import catalog
 from pickaxe.errors import InvalidParams, ModelMissing, UnknownArtifact, Unmet
@@ -24,8 +28,10 @@ if TYPE_CHECKING:
     from pickaxe.lm import LM, EngineSettings
     from pickaxe.models import ModelStore
     from pickaxe.params import MethodRef
-    from pickaxe.session import Runtime
+    from pickaxe.session import Runtime, Session
     from pickaxe.state import State
+
+T = TypeVar("T")
 
 
 class Host:
@@ -47,17 +53,25 @@ class Host:
         self._shared = _Shared(device, threads, memory_budget, engine, models, state, dict(resources or {}), artifacts)
         self._chain: tuple[tuple[str, str], ...] = ()
         self._parent: Host = self
+        self._home: Path | None = None
+        self._passing = False
+        self._held: dict[tuple[Any, ...], object] = {}
         self.references: dict[str, list[dict[str, Any]]] = {}
         """Methods that were opened through this view: name → version and artifact digest of each."""
 
-    def within(self, name: str, params: str) -> Host:
-        """The view of one opened method; raises `InvalidParams` when it would use itself."""
+    def within(self, name: str, params: str, home: Path | None = None, passing: bool = False) -> Host:
+        """The view of one opened method; raises `InvalidParams` when it would use itself.
+
+        `home` is where its artifact lies; `passing` says that the artifact was made just now, so that the views
+        above have no use for its models once the method is gone.
+        """
         if (name, params) in self._chain:
             path = " → ".join([each for each, _ in self._chain] + [name])
             raise InvalidParams("(all)", f"methods use each other in a cycle: {path}")
         child = object.__new__(Host)
         child._shared, child._chain = self._shared, (*self._chain, (name, params))
         child._parent, child.references = self, {}
+        child._home, child._passing, child._held = home.resolve() if home else None, passing, {}
         return child
 
     @property
@@ -117,24 +131,16 @@ class Host:
 
     def lm(self, name: str = "lm", precision: str = "auto", layers: int | None = None) -> LM:
         """A causal language model by alias or path, opened once and shared; with `layers`, its first ones only."""
-        from pickaxe.lm import LM
-
-        self._check_model(name)
-        return self._shared.once(
-            ("lm", name, precision, layers),
-            lambda: LM.open(self.models, self.runtime, name, precision, layers, self._shared.engine),
-        )
+        return self._named("lm", name, self._lm_opener(precision, layers), precision, layers)
 
     def lm_at(self, path: Path, precision: str = "auto") -> LM:
         """The model whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        return self._lent("lm", path, self._lm_opener(precision, None), precision, None)
+
+    def _lm_opener(self, precision: str, layers: int | None) -> Callable[[str], LM]:
         from pickaxe.lm import LM
 
-        status = path.stat()
-        mark = status.st_ino, status.st_mtime_ns
-        return self._shared.once(
-            ("lm at", str(path), mark, precision),
-            lambda: LM.open(self.models, self.runtime, str(path.resolve()), precision, settings=self._shared.engine),
-        )
+        return lambda name: LM.open(self.models, self.runtime, name, precision, layers, self._shared.engine)
 
     def model_path(self, name: str) -> Path:
         """Where the files of a model lie, for a method that trains it further."""
@@ -143,37 +149,41 @@ class Host:
 
     def encoder(self, name: str = "encoder") -> Encoder:
         """A sentence encoder by alias or path, opened once and shared."""
-        from pickaxe.encoder import Encoder
-
-        self._check_model(name)
-        return self._shared.once(("encoder", name), lambda: Encoder.open(self.models, self.runtime, name))
+        return self._named("encoder", name, self._open_encoder)
 
     def encoder_at(self, path: Path) -> Encoder:
         """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        return self._lent("encoder", path, self._open_encoder)
+
+    def _open_encoder(self, name: str) -> Encoder:
         from pickaxe.encoder import Encoder
 
-        place, status = path.resolve(), path.stat()
-        return self._shared.once(
-            ("encoder at", str(place), status.st_ino, status.st_mtime_ns),
-            lambda: Encoder.open(self.models, self.runtime, str(place)),
-        )
+        return Encoder.open(self.models, self.runtime, name)
 
     def cross_encoder(self, name: str = "cross-encoder") -> CrossEncoder:
         """A model that reads two texts at once, by alias or path, opened once and shared."""
-        from pickaxe.cross_encoder import CrossEncoder
-
-        self._check_model(name)
-        return self._shared.once(("cross-encoder", name), lambda: CrossEncoder.open(self.models, self.runtime, name))
+        return self._named("cross-encoder", name, self._open_cross_encoder)
 
     def cross_encoder_at(self, path: Path) -> CrossEncoder:
         """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
+        return self._lent("cross-encoder", path, self._open_cross_encoder)
+
+    def _open_cross_encoder(self, name: str) -> CrossEncoder:
         from pickaxe.cross_encoder import CrossEncoder
 
-        place, status = path.resolve(), path.stat()
-        return self._shared.once(
-            ("cross-encoder at", str(place), status.st_ino, status.st_mtime_ns),
-            lambda: CrossEncoder.open(self.models, self.runtime, str(place)),
-        )
+        return CrossEncoder.open(self.models, self.runtime, name)
+
+    def fasttext(self, path: str | os.PathLike[str]) -> FastText:
+        """A fastText model file, loaded once and shared."""
+        from pickaxe.fasttext_model import FastText
+
+        return self._lent("fasttext", Path(path), FastText.load, lasting=True)
+
+    def session(self, graph: Path) -> Session:
+        """The session of a graph that parameters or artifact name, loaded as long as the method is open."""
+        found = self.runtime.open(graph)
+        self._hold(("session", str(graph)), found)
+        return found
 
     def _check_model(self, name: str) -> None:
         """A server's callers name models; paths are for those who may read its disk anyway."""
@@ -185,13 +195,38 @@ class Host:
         """Whether callers are others than the owner of this process: then nothing may be named by path."""
         return self._shared.artifacts is not None
 
-    def fasttext(self, path: str | os.PathLike[str]) -> FastText:
-        """A fastText model file, loaded once and shared."""
-        from pickaxe.fasttext_model import FastText
+    def _named(self, kind: str, name: str, make: Callable[[str], T], *how: object) -> T:
+        """The model of that name, for good where the store knows it."""
+        key = (kind, name, *how)
+        if self._shared.has(key):
+            return self._shared.once(key, lambda: make(name))
+        self._check_model(name)
+        if self.models.find(name) is not None:
+            return self._shared.once(key, lambda: make(name))
+        return self._lent(kind, self.models.path(name), make, *how, lasting=True)
 
-        file = Path(path)
-        stamp = file.stat()
-        return self._shared.once(("fasttext", str(file), stamp.st_mtime_ns, stamp.st_size), lambda: FastText.load(file))
+    def _lent(self, kind: str, path: Path, make: Callable[[str], T], *how: object, lasting: bool = False) -> T:
+        """The model at that path, shared by those who hold it.
+
+        This view does when parameters name it (`lasting`) or when it lies in the method's own artifact; what a fit
+        opens on its way is held by the fit alone.
+        """
+        place = path.resolve()
+        status = place.stat()
+        mark = status.st_ino, status.st_mtime_ns, status.st_size
+        model = self._shared.lent((kind, str(place), *how, mark), lambda: make(str(place)))
+        if lasting or (self._home is not None and place.is_relative_to(self._home)):
+            self._hold((kind, str(place), *how), model)
+        return model
+
+    def _hold(self, key: tuple[Any, ...], model: object) -> None:
+        """Keep it as long as this view's method is open, and the methods above, which may open it again and again."""
+        view = self
+        while view._chain:
+            view._held[key] = model
+            if view._passing:
+                return
+            view = view._parent
 
     # ------------------------------------------------------------ files
 
@@ -250,17 +285,33 @@ class _Shared:
         self.engine = engine
         self.models, self.state, self.resources, self.artifacts = models, state, resources, artifacts
         self._made: dict[tuple[Any, ...], Any] = {}
-        self._locks: dict[tuple[Any, ...], threading.Lock] = {}
+        self._lent: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[Any, ...], threading.Lock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
-    def once(self, key: tuple[Any, ...], make: Any) -> Any:
-        """The object of that key, made by the first caller while others wait for it."""
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
+    def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """The object of that key, made by the first caller while others wait for it, and kept."""
+        with self._lock_of(key):
             if key not in self._made:
                 self._made[key] = make()
-            return self._made[key]
+            made: T = self._made[key]
+            return made
+
+    def has(self, key: tuple[Any, ...]) -> bool:
+        """Whether `once` has made it."""
+        return key in self._made
+
+    def lent(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Like `once`, kept only as long as somebody holds it."""
+        with self._lock_of(key):
+            found: T | None = self._lent.get(key)
+            if found is None:
+                found = self._lent[key] = make()
+            return found
+
+    def _lock_of(self, key: tuple[Any, ...]) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(key, threading.Lock())
 
     def runtime(self) -> Any:
         from pickaxe.session import Runtime
@@ -276,6 +327,7 @@ class _Shared:
         with self._guard:
             runtime = self._made.pop(("runtime",), None)
             self._made.clear()
+            self._lent.clear()
         if runtime is not None:
             runtime.close()
 

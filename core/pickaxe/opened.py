@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -111,11 +112,13 @@ def open_method(
         made.check_method(name, kind.version)
         given = {**made.manifest["params"], **given}
     parsed = parse(kind.Params, given)
-    child = host.within(name, canonical(parsed))
+    child = host.within(name, canonical(parsed), made.path if made else None, isinstance(artifact, Artifact))
     with _guarded(name, kind.version):
         method = kind(parsed, child, made)
     observers = [*host.observers, *([_Trace(name)] if os.environ.get("PICKAXE_TRACE") else [])]
-    return Opened(name, role, method, parsed, made, Relay(method, observers), child)
+    opened = Opened(name, role, method, parsed, made, Relay(method, observers), child)
+    weakref.finalize(opened, opened.relay.dissolve).atexit = False
+    return opened
 
 
 class _Trace:

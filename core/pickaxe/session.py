@@ -45,7 +45,7 @@ class Runtime:
         self._gpu = choose_device(self._onnxruntime, device)
         self.threads = threads or cores()
         self.memory_budget = memory_budget
-        self._sessions: dict[tuple[object, ...], Session] = {}
+        self._sessions: weakref.WeakValueDictionary[tuple[object, ...], Session] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         self._device_lock = threading.Lock() if self.is_cuda else None
         self._closed = False
@@ -76,7 +76,7 @@ class Runtime:
         provider_options: Mapping[str, str] | None = None,
         optimise: bool = True,
     ) -> Session:
-        """The session of this graph file, shared by all who ask with the same options.
+        """The session of this graph file, shared by all who ask with the same options; freed when nobody holds it.
 
         `config` holds ONNX Runtime session config entries, `provider_options` options of the CUDA provider
         such as `enable_cuda_graph` (ignored on a CPU); `optimise=False` runs the graph as it was written.

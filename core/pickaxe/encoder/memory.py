@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class VectorMemory:
     """
 
     def __init__(self, encoder: Encoder, capacity: int = CAPACITY) -> None:
-        self._encoder = encoder
+        self._encoder = weakref.proxy(encoder)  # which holds this memory, and is freed when its last user leaves
         self._most = max(1, capacity // (4 * encoder.width))
         self._vectors: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()

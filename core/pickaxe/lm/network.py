@@ -110,6 +110,18 @@ class OwnNetwork:
     def _over_contexts(self) -> Graph:
         return Graph(self.runtime, self.folder / "contexts.onnx")
 
+    @functools.cached_property
+    def _logits(self) -> Session:
+        return self.runtime.open(self.folder / "logits.onnx")
+
+    @functools.cached_property
+    def _score(self) -> Session:
+        return self.runtime.open(self.folder / "score.onnx")
+
+    @functools.cached_property
+    def _moments(self) -> Session:
+        return self.runtime.open(self.folder / "moments.onnx")
+
     @property
     def dtype(self) -> type[np.floating]:
         """Of hidden states, keys and values."""
@@ -281,8 +293,7 @@ class OwnNetwork:
         """(R, width) -> float32 (R, vocab)."""
         if not len(hidden):
             return np.empty((0, self.architecture.vocab), np.float32)
-        session = self.runtime.open(self.folder / "logits.onnx")
-        return session.run({"hidden": hidden}, call=call)[0]
+        return self._logits.run({"hidden": hidden}, call=call)[0]
 
     def score(
         self, hidden: np.ndarray, targets: np.ndarray, call: Call | None = None, *, moments: bool = False
@@ -291,7 +302,7 @@ class OwnNetwork:
 
         Mean and standard deviation are those of log p(t) for t drawn from the model's distribution p.
         """
-        session = self.runtime.open(self.folder / ("moments.onnx" if moments else "score.onnx"))
+        session = self._moments if moments else self._score
         parts = []
         for start in range(0, len(targets), HEAD_ROWS):
             stop = start + HEAD_ROWS

@@ -152,8 +152,7 @@ def opened(artifact: Artifact, side: Side, host: Host) -> Tower:
     path, config = artifact.file(f"{entry['stem']}.onnx"), entry["config"]
     pooling = "first" if config["pooling"] == "cls" else "mean"
     tokenizer = Tokenizer.open(artifact.file("tokenizer.json"))
-    session = host.runtime.open(path)
-    encoder = Encoder(session, tokenizer, config["width"], config["positions"], pooling, path)
+    encoder = Encoder(host.session(path), tokenizer, config["width"], config["positions"], pooling, path)
     return Tower(encoder, read_head(artifact, entry["stem"]), entry["max_tokens"])
 
 

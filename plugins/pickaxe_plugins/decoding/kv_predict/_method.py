@@ -168,8 +168,9 @@ class KVPredict(Method[Params]):
                 raise Unmet("max_error needs an error that was measured: fit with validation examples, or leave it out")
             if max(measured["k_loss/average"], measured["v_loss/average"]) > self.params.max_error:
                 return None
-        aux = self.host.lm_at(self.artifact.path, self.params.precision)
-        return Reader.open(base, aux, record["map"], self.artifact.file(GRAPH))
+        aux, graph = self.host.lm_at(self.artifact.path, self.params.precision), self.artifact.file(GRAPH)
+        self.host.session(graph)  # so that it stays loaded from one call to the next
+        return Reader.open(base, aux, record["map"], graph)
 
     def _pasts(self, group: Sequence[Request], reader: Reader | None, call: Call) -> list[KV | None]:
         """Predicted caches, for those prompts that are long enough."""
