@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+
 import numpy as np
 
 from pickaxe.errors import InvalidItems
@@ -92,7 +93,7 @@ class Greedy(Distribution):
     _token: int
 
     @cached_property
-    def surest(self) -> float:  # type: ignore[override]  # on demand: only of a draft's law somebody asks
+    def surest(self) -> float:  # on demand: only of a draft's law somebody asks
         return float(1 / np.exp(self._logits - self._logits[self._token]).sum())
 
     def of(self, token: int) -> float:
@@ -121,7 +122,7 @@ class Softmax(Distribution):
         return len(self.weights)
 
     @cached_property
-    def probs(self) -> np.ndarray:  # type: ignore[override]  # a field there, made on demand here
+    def probs(self) -> np.ndarray:  # a field there, made on demand here
         probs = self.weights.astype(np.float64)
         probs /= self.total
         return probs
