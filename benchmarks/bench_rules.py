@@ -8,7 +8,7 @@ from typing import Any
 
 import pickaxe
 from benchmarks._web_texts import LENGTH, rates, row, texts
-from pickaxe_plugins.selection import _text_units
+from pickaxe_plugins.selection import _numbered_words
 
 NO_PEER = "datatrove or spaCy is not installed"
 GOPHER = ("rules-gopher-quality", "rules-gopher-repetition")
@@ -34,7 +34,7 @@ def ours_on(names: Sequence[str], given: Sequence[str]) -> Callable[[], None]:
     scorers = [pickaxe.scorer(name) for name in names]
 
     def work() -> None:
-        _text_units.forget()
+        _numbered_words.forget()
         for scorer in scorers:
             scorer.score(given)
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 import pickaxe
 from pickaxe import Call, Column, Flag, InputField, Items, Method, Scores, hookimpl
+from pickaxe_plugins.selection._numbered_words import blocks
 from pickaxe_plugins.selection._text_units import WORD, Pattern
 
 KEEP = Column("keep", "1 when the text passes every rule, 0 when it fails one", "float64")
@@ -35,22 +36,22 @@ class Verdict(NamedTuple):
 
 
 class Rules(Method[P]):
-    """Base of the rule scorers: `judge` looks at one text."""
+    """Base of the rule scorers: `judge` looks at some texts together, though each verdict depends on its text alone."""
 
     scope = "item"
     reads = (InputField("text", "text", "The text to judge; may be empty."),)
     fitted = "never"
 
     @abstractmethod
-    def judge(self, text: str) -> Verdict:
-        """The verdict on one text."""
+    def judge(self, texts: Sequence[str]) -> Iterable[Verdict]:
+        """The verdict on each text."""
 
     @hookimpl
     def score(self, items: Items, call: Call) -> Scores:
-        verdicts = []
-        for text in items.texts():
+        verdicts: list[Verdict] = []
+        for texts in blocks(items.texts()):
             call.check()
-            verdicts.append(self.judge(text))
+            verdicts.extend(self.judge(texts))
         columns: dict[str, np.ndarray] = {
             "keep": np.array([not verdict.reason for verdict in verdicts], np.float64),
             "reason": np.array([verdict.reason for verdict in verdicts], np.str_),
@@ -95,16 +96,10 @@ def below(value: float, limit: float | None) -> bool:
 
 def duplicates(parts: Iterable[str]) -> tuple[int, int, int]:
     """How many parts there are, how many repeat an earlier one, and the characters of those that do."""
-    seen: set[str] = set()
-    number = repeated = characters = 0
-    for part in parts:
-        number += 1
-        if part in seen:
-            repeated += 1
-            characters += len(part)
-        else:
-            seen.add(part)
-    return number, repeated, characters
+    every = list(parts)
+    different = set(every)
+    repeated = len(every) - len(different)
+    return len(every), repeated, sum(map(len, every)) - sum(map(len, different)) if repeated else 0
 
 
 def statistic(name: str, doc: str, dtype: Any = "float64") -> Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from pydantic import Field
@@ -64,7 +65,10 @@ class RulesC4(Rules[Params]):
             ordered=True,
         )
 
-    def judge(self, text: str) -> Verdict:
+    def judge(self, texts: Sequence[str]) -> Iterable[Verdict]:
+        return map(self._page, texts)
+
+    def _page(self, text: str) -> Verdict:
         lines = text.splitlines()
         kept: list[str] = []
         number, reason = 0, ""

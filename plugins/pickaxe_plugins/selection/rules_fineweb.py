@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
 from pickaxe import Example, Item
+from pickaxe_plugins.selection._numbered_words import cut
 from pickaxe_plugins.selection._rules import (
     KEEP,
     REASON,
@@ -21,7 +23,6 @@ from pickaxe_plugins.selection._rules import (
     statistic,
 )
 from pickaxe_plugins.selection._rules_terminals import TERMINALS
-from pickaxe_plugins.selection._text_units import cut
 
 _TERMINALS = frozenset(TERMINALS)
 
@@ -71,7 +72,10 @@ class RulesFineWeb(Rules[Params]):
             ordered=True,
         )
 
-    def judge(self, text: str) -> Verdict:
+    def judge(self, texts: Sequence[str]) -> Iterable[Verdict]:
+        return map(self._page, texts, cut(texts, self.params.word_pattern).counts.tolist())
+
+    def _page(self, text: str, words: int) -> Verdict:
         limits = self.params
         lines = [line for line in text.split("\n") if line.strip()]
         if not lines:
@@ -80,7 +84,7 @@ class RulesFineWeb(Rules[Params]):
         ended = sum(line[-1] in _TERMINALS for line in lines) / len(lines)
         short = sum(len(line) <= limits.short_line for line in lines) / len(lines)
         repeated = duplicates(lines)[2] / (len(text) - breaks)
-        listed = share(breaks, len(cut(text, limits.word_pattern)))
+        listed = share(breaks, words)
         reason = first(
             ("line_punct_ratio", below(ended, limits.min_punctuated_lines)),
             ("short_line_ratio", above(short, limits.max_short_lines)),

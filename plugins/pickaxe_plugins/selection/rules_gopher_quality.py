@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import unicodedata
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pydantic import Field
 
 from pickaxe import Example, Item
+from pickaxe_plugins.selection._numbered_words import Words, cut
 from pickaxe_plugins.selection._rules import KEEP, REASON, Rules, Verdict, WordParams, above, below, first, statistic
 from pickaxe_plugins.selection._rules import share as _share
-from pickaxe_plugins.selection._text_units import Words, cut
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 ELLIPSES = ("...", "\u2026")
-BULLETS = ("\u2022", "-")
+BULLETS = frozenset("\u2022-")
 
 
 class Params(WordParams):
@@ -73,14 +71,21 @@ class RulesGopherQuality(Rules[Params]):
             ordered=True,
         )
 
-    def judge(self, text: str) -> Verdict:
-        limits, words, lines = self.params, cut(text, self.params.word_pattern), text.splitlines()
-        number, plain, mean, alpha = _word_shares(words)
+    def judge(self, texts: Sequence[str]) -> Iterable[Verdict]:
+        words = cut(texts, self.params.word_pattern)
+        plain, alpha = words.fact("plain"), words.fact("alpha")
+        counts = words.counts, words.sums(plain), words.sums(words.fact("length") * plain), words.sums(alpha)
+        return map(self._page, texts, *(each.tolist() for each in (*counts, _different(words, self.params.stop_words))))
+
+    def _page(self, text: str, number: int, plain: int, letters: int, alphabetic: int, common: int) -> Verdict:
+        """The verdict on a text of `number` words, `plain` of them no symbols with `letters` characters, and so on."""
+        limits, lines = self.params, text.splitlines()
+        mean, alpha = _share(letters, plain), _share(alphabetic, number)
         hashes = _share(text.count("#"), number)
-        ellipses = _share(sum(map(text.count, ELLIPSES)), number)
-        bullets = _share(sum(line.lstrip().startswith(BULLETS) for line in lines), len(lines))
-        endings = _share(sum(line.rstrip().endswith(ELLIPSES) for line in lines), len(lines))
-        common = len(self._stop_words.intersection(words.vocabulary))
+        dots = sum(map(text.count, ELLIPSES))
+        ellipses = _share(dots, number)
+        bullets = _share(sum([line.lstrip()[:1] in BULLETS for line in lines]), len(lines))
+        endings = _share(sum(line.rstrip().endswith(ELLIPSES) for line in lines) if dots else 0, len(lines))
         reason = first(
             ("gopher_short_doc", below(plain, limits.min_words)),
             ("gopher_long_doc", above(plain, limits.max_words)),
@@ -95,32 +100,9 @@ class RulesGopherQuality(Rules[Params]):
         )
         return Verdict(reason, (number, plain, mean, hashes, ellipses, bullets, endings, alpha, common))
 
-    @property
-    def _stop_words(self) -> frozenset[str]:
-        return _as_set(self.params.stop_words)
 
-
-_as_set = lru_cache(64)(frozenset[str])
-
-
-def _word_shares(words: Words) -> tuple[int, int, float, float]:
-    """Words, words that are no symbols, mean characters of these, share of words with a letter."""
-    if not len(words):
-        return 0, 0, math.nan, math.nan
-    alpha = np.fromiter(map(str.isalpha, words.vocabulary), bool, len(words.vocabulary))
-    plain = alpha.copy()
-    for row in np.flatnonzero(~alpha).tolist():
-        word = words.vocabulary[row]
-        alpha[row] = any(map(str.isalpha, word))
-        plain[row] = alpha[row] or not all(map(_symbol, word))
-    counts = words.counts
-    number = int(counts[plain].sum())
-    mean = _share(int((counts * words.lengths)[plain].sum()), number)
-    return len(words), number, mean, int(counts[alpha].sum()) / len(words)
-
-
-@lru_cache(1 << 14)
-def _symbol(character: str) -> bool:
-    """Whether it is punctuation, a symbol or a control character."""
-    category = unicodedata.category(character)
-    return category[0] in "PS" or category == "Cc"
+def _different(words: Words, wanted: Iterable[str]) -> np.ndarray:
+    """How many different ones of the wanted words each text holds."""
+    numbers = [words.lexicon.number(word) for word in dict.fromkeys(wanted)]
+    held = [words.sums(words.ids == number) > 0 for number in numbers if number >= 0]
+    return sum(held, np.zeros(len(words.counts), np.int64))

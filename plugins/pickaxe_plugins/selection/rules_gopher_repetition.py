@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from pickaxe import Column, Example, Item
+from pickaxe_plugins.selection._numbered_words import cut
 from pickaxe_plugins.selection._rules import (
     KEEP,
     REASON,
@@ -22,12 +24,10 @@ from pickaxe_plugins.selection._rules import (
     statistic,
 )
 from pickaxe_plugins.selection._rules_grams import repeated_gram_chars, top_gram_chars
-from pickaxe_plugins.selection._text_units import cut
 
 Share = Annotated[float, Field(ge=0)]
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-PARAGRAPHS = re.compile(r"\n{2,}")
 
 _PROSE = (
     "The mill stood by the river until the flood of that spring.\n"
@@ -92,35 +92,42 @@ class RulesGopherRepetition(Rules[Params]):
             ordered=True,
         )
 
-    def judge(self, text: str) -> Verdict:
+    def judge(self, texts: Sequence[str]) -> Iterable[Verdict]:
+        words = cut(texts, self.params.word_pattern)
+        tops = top_gram_chars(words, tuple(self.params.top_grams))
+        grams = repeated_gram_chars(words, tuple(self.params.dup_grams))
+        table = np.array([*tops.values(), *grams.values()], np.int64).reshape(-1, len(texts))
+        return map(self._page, texts, table.T.tolist())
+
+    def _page(self, text: str, grams: Sequence[int]) -> Verdict:
+        """The verdict on a text of which n-grams take these characters, for each n of `top_grams`, then `dup_grams`."""
         limits, size = self.params, len(text)
-        top, repeated = limits.top_grams, limits.dup_grams
         if not text:
-            return Verdict("empty", (math.nan,) * (4 + len(top) + len(repeated)))
+            return Verdict("empty", (math.nan,) * (4 + len(grams)))
         paragraphs, again, again_chars = duplicates(self._counted(_paragraphs(text.strip())))
         lines, twice, twice_chars = duplicates(self._counted(_lines(text)))
         values = [
             _of(again, paragraphs), _of(again_chars, size), _of(twice, lines), _of(twice_chars, size)
         ]  # fmt: skip
-        words = cut(text, limits.word_pattern)
-        tops = {n: part / size for n, part in top_gram_chars(words, tuple(top)).items()}
-        grams = {n: part / size for n, part in repeated_gram_chars(words, tuple(repeated)).items()}
+        shares = [part / size for part in grams]
+        most = [*limits.top_grams.values(), *limits.dup_grams.values()]
+        names = (*(f"top_{n}_gram" for n in limits.top_grams), *(f"duplicated_{n}_n_grams" for n in limits.dup_grams))
         reason = first(
             ("dup_para_frac", above(values[0], limits.max_dup_paragraphs)),
             ("dup_para_char_frac", above(values[1], limits.max_dup_paragraph_chars)),
             ("dup_line_frac", above(values[2], limits.max_dup_lines)),
             ("dup_line_char_frac", above(values[3], limits.max_dup_line_chars)),
-            *((f"top_{n}_gram", tops[n] > limit) for n, limit in top.items()),
-            *((f"duplicated_{n}_n_grams", grams[n] > limit) for n, limit in repeated.items()),
+            *zip(names, map(operator.gt, shares, most), strict=True),
         )
-        return Verdict(reason, (*values, *tops.values(), *grams.values()))
+        return Verdict(reason, (*values, *shares))
 
     def _counted(self, parts: Iterable[str]) -> Iterable[str]:
         return (part for part in parts if part.strip()) if self.params.ignore_blank_lines else parts
 
 
 def _paragraphs(text: str) -> list[str]:
-    return PARAGRAPHS.split(text) if "\n\n" in text else [text]
+    """The stripped text split at runs of two line breaks and more."""
+    return [part.removeprefix("\n") for part in text.split("\n\n") if part] if text else [text]
 
 
 def _lines(text: str) -> list[str]:

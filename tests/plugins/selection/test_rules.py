@@ -4,6 +4,8 @@ import math
 import random
 import re
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from hypothesis import strategies as st
 
 import pickaxe
 from pickaxe.errors import InvalidItems, InvalidParams
-from pickaxe_plugins.selection import _text_units
+from pickaxe_plugins.selection import _numbered_words, _text_units
+from pickaxe_plugins.selection._numbered_words import BLOCK, Lexicon, Words, blocks, cut
 from pickaxe_plugins.selection._rules_grams import repeated_gram_chars, top_gram_chars
 from pickaxe_plugins.selection._rules_terminals import TERMINALS
-from pickaxe_plugins.selection._text_units import Remembered, Words, cut, sentences, split
+from pickaxe_plugins.selection._text_units import WORD, Remembered, sentences, split
 
 RULES = ("rules-c4", "rules-gopher-quality", "rules-gopher-repetition", "rules-fineweb")
 PROSE = (
@@ -36,13 +39,22 @@ def reason(name: str, text: str, **params: Any) -> str:
 # ---------------------------------------------------------------- words and sentences
 
 
-@given(LETTERS)
-def test_words_are_what_the_pattern_finds(text: str) -> None:
-    found = re.findall(_text_units.WORD, text)
-    assert split(text) == found
-    words = cut(text)
-    assert [words.vocabulary[each] for each in words.ids] == found
-    assert words.counts.tolist() == [found.count(word) for word in words.vocabulary]
+def read(words: Words) -> list[list[str]]:
+    """The words of each text."""
+    parts = np.split(words.ids, words.bounds[1:-1])
+    return [[words.lexicon.words[number] for number in part] for part in parts]
+
+
+@given(st.lists(LETTERS, min_size=1, max_size=4), st.sampled_from([WORD, "[a-z]+", "(?<=a)b", r"\w+ ?"]))
+def test_words_are_what_the_pattern_finds(texts: list[str], pattern: str) -> None:
+    found = [re.findall(pattern, text) for text in texts]
+    assert [split(text, pattern) for text in texts] == found
+    words = cut(texts, pattern)
+    assert read(words) == found
+    assert words.counts.tolist() == list(map(len, found))
+    assert words.joined == "".join(map("".join, found))
+    assert words.sums(words.fact("length")).tolist() == [len("".join(each)) for each in found]
+    assert words.starts("bytes")[-1] == len(words.joined.encode("utf-8"))
 
 
 def test_a_huge_text_is_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,17 +62,32 @@ def test_a_huge_text_is_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = split(text)
     monkeypatch.setattr(_text_units, "PIECE", 64)
     assert "".join(_text_units.pieces(text)) == text
-    words = _text_units._cut(text, _text_units.WORD)
-    assert [words.vocabulary[each] for each in words.ids] == whole
+    assert read(Lexicon(WORD).read([text, "end"])) == [whole, ["end"]]
 
 
-def test_what_was_cut_is_remembered_up_to_a_number_of_characters() -> None:
-    recent = _text_units._Recent(10)
-    first = recent.words("one two", _text_units.WORD)
-    assert recent.words("one two", _text_units.WORD) is first
-    recent.words("three four", _text_units.WORD)
-    assert recent.words("one two", _text_units.WORD) is not first
-    assert recent._held <= 10
+def test_recent_texts_are_remembered_up_to_a_number_of_characters() -> None:
+    lexicon = Lexicon(WORD, remembered=10)
+    lexicon.read(["one two", "one two"])
+    assert list(lexicon._recent) == ["one two"]
+    lexicon.read(["three four", "longer than all of that"])
+    assert list(lexicon._recent) == ["three four"]
+    lexicon.forget()
+    assert not lexicon._recent
+    assert lexicon.words[:2] == ["one", "two"]
+
+
+def test_a_lexicon_that_is_full_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_numbered_words, "_MOST", 3)
+    first, second = cut(["a b c d a"], "[a-d]"), cut(["d c b a"], "[a-d]")
+    assert first.lexicon is not second.lexicon
+    assert read(first), read(second) == ([list("abcda")], [list("dcba")])
+
+
+def test_blocks_hold_all_texts_in_order() -> None:
+    texts = ["a" * (BLOCK // 2), "b" * (BLOCK // 2), "c", "", "d" * 2 * BLOCK, "e"]
+    assert [len(block) for block in blocks(texts)] == [2, 2, 1, 1]
+    assert [text for block in blocks(texts) for text in block] == texts
+    assert list(blocks([])) == []
 
 
 def test_remembered_values_stay_while_they_are_in_use() -> None:
@@ -104,22 +131,28 @@ def plainly_top(words: list[str], n: int) -> int:
 @given(st.integers(0, 10**6), st.integers(0, 120), st.sampled_from(["a b aa bb ab . ,", "alpha beta gamma é 日本 !!"]))
 def test_repeated_and_top_ngrams_are_those_of_a_plain_count(seed: int, length: int, alphabet: str) -> None:
     draw = random.Random(seed)
-    words = [draw.choice(alphabet.split()) for _ in range(length)]
-    found = cut(" ".join(words))
-    assert repeated_gram_chars(found, range(2, 11)) == {n: plainly_repeated(words, n) for n in range(2, 11)}
-    assert top_gram_chars(found, (2, 3, 4, 9)) == {n: plainly_top(words, n) for n in (2, 3, 4, 9)}
+    texts = [[draw.choice(alphabet.split()) for _ in range(size)] for size in (length, 0, length // 2, 9)]
+    found = cut([" ".join(words) for words in texts])
+    expected = {n: [plainly_repeated(words, n) for words in texts] for n in range(2, 11)}
+    assert lists(repeated_gram_chars(found, range(2, 11))) == expected
+    assert lists(top_gram_chars(found, (2, 3, 4, 9))) == {n: [plainly_top(w, n) for w in texts] for n in (2, 3, 4, 9)}
+
+
+def lists(found: dict[int, np.ndarray]) -> dict[int, list[int]]:
+    return {n: values.tolist() for n, values in found.items()}
 
 
 def test_ngrams_count_as_equal_by_their_characters() -> None:
     words = ["ab", "c", "d", "e", "f", "a", "bc", "d", "e", "f"]
-    assert repeated_gram_chars(cut(" ".join(words)), (5,)) == {5: plainly_repeated(words, 5)} == {5: 6}
+    found = repeated_gram_chars(cut([" ".join(words)]), (5,))
+    assert lists(found) == {5: [plainly_repeated(words, 5)]} == {5: [6]}
 
 
 def test_ngrams_of_many_different_words_still_fit_into_integers() -> None:
-    ids = np.arange(1 << 17, dtype=np.int32)
-    ids[-4:] = ids[:4]
-    words = Words(tuple(map(str, range(1 << 17))), ids)
-    assert top_gram_chars(words, (4,)) == {4: len("0 1 2 3") * 2}
+    words = cut(["0 1 2 3 0 1 2 3", "", "0 1 0 1"])
+    many: Any = SimpleNamespace(words=range(1 << 31))
+    found = top_gram_chars(replace(words, lexicon=many), (2, 4))
+    assert lists(found) == lists(top_gram_chars(words, (2, 4))) == {2: [6, 0, 6], 4: [14, 0, 7]}
 
 
 # ---------------------------------------------------------------- decisions
@@ -228,7 +261,7 @@ def test_terminals_are_those_of_unicode() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("text", ["", " \n\t", "...", "_", "\ud800", "\x00", "x" * 2_000_000, "a " * 500_000])
+@pytest.mark.parametrize("text", ["", " \n\t", "...", "_", "\ud800", "\x00", "x" * 2_000_000, "a " * 100_000])
 def test_any_text_has_a_row(name: str, text: str) -> None:
     scores = pickaxe.scorer(name).score([text, PROSE])
     assert scores["keep"][1] == 1
