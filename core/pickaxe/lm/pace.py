@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 AGAIN = 32
 """Runs after which another way is tried again."""
+SMALL = 8
+"""Tokens from which on one more hardly matters."""
 
 
 class Pace:
-    """Learns from the runs themselves, size by size (sizes with as many binary digits count as one)."""
+    """Learns from the runs themselves, size by size; large sizes with as many binary digits count as one."""
 
     def __init__(self, ways: int) -> None:
         self._ways = ways
@@ -28,7 +30,7 @@ class Pace:
 
     def choose(self, size: int) -> int:
         """The way to go for a run of this size: the fastest of late, now and then another one."""
-        kind = size.bit_length()
+        kind = _kind(size)
         recent = self._recent.setdefault(kind, [deque(maxlen=3) for _ in range(self._ways)])
         for way, times in enumerate(recent):
             if len(times) < 2:  # the first run of a way is slower than the others
@@ -41,7 +43,12 @@ class Pace:
 
     def took(self, size: int, way: int, seconds: float) -> None:
         """Say how long a run took."""
-        self._recent[size.bit_length()][way].append(seconds)
+        self._recent[_kind(size)][way].append(seconds)
+
+
+def _kind(size: int) -> int:
+    """Small sizes are apart: runs of two and of three tokens, by turns, would be compared with each other."""
+    return size if size < SMALL else SMALL + size.bit_length()
 
 
 class Graph:

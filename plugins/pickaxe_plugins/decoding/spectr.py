@@ -15,7 +15,7 @@ from pickaxe.lm import Draw, read_prompts
 from pickaxe_plugins.decoding._speculation.auto import Auto
 from pickaxe_plugins.decoding._speculation.rounds import Fixed, Plan, Planner, Speculation
 from pickaxe_plugins.decoding._speculation.sources import DraftParams, open_draft
-from pickaxe_plugins.decoding._speculation.transport import Distribution, KSequential
+from pickaxe_plugins.decoding._speculation.transport import Distribution, Greedy, KSequential
 from pickaxe_plugins.decoding._speculation.tree import Tree
 
 
@@ -43,6 +43,8 @@ class Sequential:
     def verify(
         self, target: Distribution, law: Distribution, drafted: Sequence[int], random: np.random.Generator
     ) -> tuple[int, bool]:
+        if isinstance(target, Greedy):
+            return target.top, target.top in drafted
         return KSequential(target, law, len(drafted), self._tolerance).select(drafted, random)
 
     def record(self) -> dict[str, Any]:

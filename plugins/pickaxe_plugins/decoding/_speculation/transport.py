@@ -87,20 +87,20 @@ class Greedy(Distribution):
 
     def __init__(self, logits: np.ndarray, token: int) -> None:
         super().__init__(np.ones(1), np.array([token]))
-        self.__dict__ |= {"_logits": logits, "_token": token}
+        self.__dict__ |= {"_logits": logits, "top": token}
 
     _logits: np.ndarray
-    _token: int
+    top: int
 
     @cached_property
     def surest(self) -> float:  # on demand: only of a draft's law somebody asks
-        return float(1 / np.exp(self._logits - self._logits[self._token]).sum())
+        return float(1 / np.exp(self._logits - self._logits[self.top]).sum())
 
     def of(self, token: int) -> float:
-        return float(token == self._token)
+        return float(token == self.top)
 
     def token(self, uniform: float) -> int:
-        return self._token
+        return self.top
 
 
 class Softmax(Distribution):
