@@ -14,6 +14,10 @@ _WINDOW = 8
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 
 
+_PLACE = 40
+"""Bits for the place of a word among all words of a block."""
+
+
 def top_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, np.ndarray]:
     """Characters of each text's most frequent n-gram, its words joined by one blank, times its count, per n of `sizes`.
 
@@ -27,10 +31,11 @@ def top_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, np.ndarray]:
         if n not in found:
             continue
         at, most = words.bounds[:-1].copy(), np.ones(len(words.counts), np.int64)
-        owners = words.owners[first]
-        order = np.lexsort((first, -times, owners))
-        best = order[np.flatnonzero(np.diff(owners[order], prepend=-1))]
-        at[owners[best]], most[owners[best]] = first[best], times[best]
+        if len(first):  # texts are in order
+            owners = words.owners[first]
+            begins = np.flatnonzero(np.diff(owners, prepend=-1))
+            best = np.minimum.reduceat(first - (times << _PLACE), begins)
+            at[owners[begins]], most[owners[begins]] = best & ((1 << _PLACE) - 1), -(best >> _PLACE)
         held = np.flatnonzero(words.counts >= n)
         at = at[held]
         found[n][held] = (starts[at + n] - starts[at] + n - 1) * most[held]
@@ -40,7 +45,7 @@ def top_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, np.ndarray]:
 def _repeated_grams(words: Words) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For n = 2, 3 … the n-grams that a text has more than once: where the first begins, and how many there are.
 
-    Only where an n-gram is repeated can one of n + 1 words be.
+    Texts are in order; their n-grams are not.  Only where an n-gram is repeated can one of n + 1 words be.
     """
     width = max(1, len(words.lexicon.words)).bit_length()
     keys = (words.owners.astype(np.uint64) << np.uint64(width)) | words.ids.astype(np.uint64)
