@@ -22,6 +22,8 @@ _ROWS = 256
 """Curves fitted at once: their tables of (curve, exponent) stay in the processor's cache."""
 _POLISH = 12
 """Most steps of the polish, which starts from a bracket 12 % wide."""
+_SETTLED = 1e-9
+"""Share of the derivative at the bracket's ends that ends it: about where the derivative's rounding begins."""
 
 
 # ---------------------------------------------------------------- laws
@@ -162,7 +164,7 @@ def _polished(
         at_low = np.where(right < 0, value, np.where(side > 0, at_low / 2, at_low))
         at_high = np.where(right > 0, value, np.where(side < 0, at_high / 2, at_high))
         low, high, side = np.where(right < 0, middle, low), np.where(right > 0, middle, high), right
-        if (np.abs(value) <= 1e-12 * scale).all():
+        if (np.abs(value) <= _SETTLED * scale).all():
             break
     return np.where(bracketed, np.exp(middle), start)
 
@@ -179,11 +181,11 @@ def _at_exponent(
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = _dot(wdv, dv)
         slope = np.where(spread > 0, _dot(wdv, dy) / spread, 0.0)
-    wr = w * (dy - slope[:, None] * dv)
+    rest = dy - slope[:, None] * dv
+    wr = w * rest
     finite = np.where(np.isfinite(since), since, 0.0)
     steepness = 2 * slope * _dot(wr, finite * (1 + v))
-    sse = _dot(wr, dy - slope[:, None] * dv)
-    return slope, -slope * v_mean, sse, steepness
+    return slope, -slope * v_mean, _dot(wr, rest), steepness
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
