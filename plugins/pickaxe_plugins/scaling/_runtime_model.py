@@ -101,9 +101,11 @@ def estimate(deployment: Deployment, prompt_tokens: np.ndarray, output_tokens: n
     sizes, seconds = np.array(list(table), np.float64), np.array(list(table.values()), np.float64)
     p, o = np.asarray(prompt_tokens, np.float64), np.asarray(output_tokens, np.float64)
     at = _next_larger(sizes, p)
-    # The ratio first: it is exactly 1 at a measured size.
-    prompt = seconds[at] * (p / sizes[at])
-    decode = deployment.runtime_per_output_token * np.maximum(o - 1, 0)
+    # The ratio first: it is exactly 1 at a measured size.  In place: new arrays cost more than what is reckoned.
+    prompt = p / sizes[at]
+    prompt *= seconds[at]
+    decode = np.maximum(o - 1, 0)
+    decode *= deployment.runtime_per_output_token
     return Parts(prompt, decode, np.full(prompt.shape, deployment.overhead))
 
 
