@@ -6,10 +6,9 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
 
 import numpy as np
 
@@ -64,17 +63,77 @@ def _running(values: np.ndarray) -> np.ndarray:
     return total
 
 
-class Lexicon:
+class Numbers:
     """Numbers of the words that one pattern found, in order of first use.  Not for two threads."""
 
-    def __init__(self, pattern: str, remembered: int = 4 << 20) -> None:
+    def __init__(self, pattern: str) -> None:
         self.words: list[str] = []
-        self._pattern, self._limit = pattern, remembered
+        self._pattern = pattern
         self._numbers: dict[str, int] = {}
-        self._chunks = _Chunks(self._new)
+        self._chunks = _Chunks(self._number)
+        self._characters = 0
+
+    def cut(self, text: str) -> tuple[np.ndarray, list[str]]:
+        """The numbers of the text's words, int32 (words,), and parts that make up the text but for what is no word.
+
+        No word of `WORD` holds a blank: what stands between blanks was mostly met before, with its words.
+        """
+        chunks = text.split() if self._pattern == WORD else split(text, self._pattern)
+        return np.frombuffer(b"".join(map(self._chunks.__getitem__, chunks)), np.int32), chunks
+
+    def number(self, word: str) -> int:
+        """The word's number, -1 when it was never met."""
+        return self._numbers.get(word, -1)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to begin anew, so that memory stays bounded."""
+        return len(self.words) > _MOST or self._characters > _MOST_CHARACTERS
+
+    def numbers(self, words: Iterable[str]) -> np.ndarray:
+        """The numbers of the words, int32; new ones are taken in."""
+        numbers, found = self._numbers, []
+        for word in words:
+            number = numbers.setdefault(word, len(numbers))
+            if number == len(self.words):
+                self.words.append(word)
+                self._characters += len(word)
+            found.append(number)
+        return np.array(found, np.int32)
+
+    def _number(self, chunk: str) -> bytes:
+        return self.numbers(_words_of(chunk) if self._pattern == WORD else (chunk,)).tobytes()
+
+
+class _Chunks(dict[str, bytes]):
+    """Part of a text → the numbers of its words, int32; long ones are not kept, and too many are forgotten."""
+
+    def __init__(self, make: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, chunk: str) -> bytes:
+        found = self._make(chunk)
+        if len(chunk) <= _LONG_CHUNK:
+            if len(self) >= _MOST:
+                self.clear()
+            self[chunk] = found
+        return found
+
+
+_words_of = re.compile(WORD).findall
+_MOST, _MOST_CHARACTERS, _LONG_CHUNK = 1 << 17, 1 << 22, 64
+
+
+class Lexicon(Numbers):
+    """Numbers of words with what rules ask about them."""
+
+    def __init__(self, pattern: str, remembered: int = 4 << 20) -> None:
+        super().__init__(pattern)
+        self._limit = remembered
         self._facts = _facts(())
         self._recent: OrderedDict[str, tuple[np.ndarray, str]] = OrderedDict()
-        self._held = self._characters = 0
+        self._held = 0
 
     def read(self, texts: Sequence[str]) -> Words:
         """The words of the texts.  Recent texts are remembered: rules that look at the same ones share the work."""
@@ -86,15 +145,6 @@ class Lexicon:
         bounds = _running(np.fromiter(map(len, parts), np.int64, len(parts)))
         return Words(self, ids, bounds, "".join(joined), self._facts)
 
-    def number(self, word: str) -> int:
-        """The word's number, -1 when it was never met."""
-        return self._numbers.get(word, -1)
-
-    @property
-    def full(self) -> bool:
-        """Whether it is time to begin a new one, so that memory stays bounded."""
-        return len(self._chunks) > _MOST or self._characters > _MOST_CHARACTERS
-
     def forget(self) -> None:
         """Let go of the recent texts, not of their words."""
         self._recent.clear()
@@ -105,46 +155,16 @@ class Lexicon:
         found = self._recent.get(text)
         if found is not None:
             return found
-        # No word of `WORD` holds a blank: what stands between blanks was mostly met before, with its words.
-        parts = [
-            piece.split() if self._pattern == WORD else split(piece, self._pattern)
-            for piece in pieces(text, self._pattern)
-        ]
-        chunks = parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
-        found = np.frombuffer(b"".join(map(self._chunks.__getitem__, chunks)), np.int32), "".join(chunks)
+        parts = [(ids, "".join(chunks)) for ids, chunks in map(self.cut, pieces(text, self._pattern))]
+        found = parts[0]
+        if len(parts) > 1:
+            found = np.concatenate([ids for ids, _ in parts]), "".join(joined for _, joined in parts)
         if len(text) <= self._limit:
             self._recent[text] = found
             self._held += len(text)
             while self._held > self._limit:
                 self._held -= len(self._recent.popitem(last=False)[0])
         return found
-
-    def _new(self, chunk: str) -> bytes:
-        numbers = self._numbers
-        found = []
-        for word in _words_of(chunk) if self._pattern == WORD else (chunk,):
-            number = numbers.setdefault(word, len(numbers))
-            if number == len(self.words):
-                self.words.append(word)
-            found.append(number)
-        self._characters += len(chunk)
-        return np.array(found, np.int32).tobytes()
-
-
-class _Chunks(dict[str, bytes]):
-    """Part of a text → the numbers of its words, int32."""
-
-    def __init__(self, make: Callable[[str], bytes]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, chunk: str) -> bytes:
-        self[chunk] = found = self._make(chunk)
-        return found
-
-
-_words_of = re.compile(WORD).findall
-_MOST, _MOST_CHARACTERS = 1 << 17, 1 << 22
 
 
 def _facts(words: Sequence[str]) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from topic_corpus import TOPICS, document
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
-from pickaxe_plugins.selection import _ngrams, _text_units
-from pickaxe_plugins.selection._ngrams import Hasher, bucket, choose, choose_for_targets, divergence
+from pickaxe_plugins.selection import _ngrams, _numbered_words, _text_units
+from pickaxe_plugins.selection._ngrams import Hasher, bucket, buckets_of, choose, choose_for_targets, divergence
 from pickaxe_plugins.selection._text_units import WORD
 from pickaxe_plugins.selection.dsir import kl_reduction
 
@@ -85,12 +85,20 @@ def test_texts_in_pieces_and_forgotten_ngrams_weigh_the_same(monkeypatch: pytest
 def test_pairs_that_share_a_place_keep_their_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_ngrams, "_PLACES", 4)
     monkeypatch.setattr(_ngrams, "_SHIFT", np.uint64(62))
-    monkeypatch.setattr(_ngrams, "REMEMBERED", 3)
-    pairs, draw = _ngrams._Pairs(1000), random.Random(0)
+    monkeypatch.setattr(_numbered_words, "_MOST", 3)
+    known, draw = _ngrams._Words(WORD, 1000), random.Random(0)
     for _ in range(50):
         words = [draw.choice("abcdef") for _ in range(draw.randrange(9))]
         expected = [bucket(f"{one} {two}", 1000) for one, two in itertools.pairwise(words)]
-        assert pairs.buckets(words).tolist() == expected
+        ids = known.cut(" ".join(words))
+        assert known.words(ids) == words
+        assert known.pairs(ids).tolist() == expected
+        assert known.singles(ids).tolist() == [bucket(word, 1000) for word in words]
+
+
+@given(st.lists(st.text(), max_size=5), st.integers(2, 1 << 24))
+def test_buckets_of_many_are_those_of_each(grams: list[str], buckets: int) -> None:
+    assert buckets_of(grams, buckets).tolist() == [bucket(gram, buckets) for gram in grams]
 
 
 # ---------------------------------------------------------------- fitting
