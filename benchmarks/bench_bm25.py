@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import bm25s
@@ -29,8 +30,8 @@ def run() -> Iterator[dict[str, Any]]:
         documents, queries = texts(size, 20, 100, 1), texts(QUERIES, 3, 8, 2)
         method = pickaxe.retriever("bm25", variant="lucene")
         taken = alternate(
-            lambda documents=documents, method=method: method.index(documents),
-            lambda documents=documents: library(documents),
+            partial(method.index, documents),
+            partial(library, documents),
             max(1, min(5, 100_000 // size)),
         )
         yield rate(f"index {size:,} documents, peer bm25s", size, taken, "documents/s")

@@ -12,11 +12,15 @@ import numpy as np
 from pickaxe.errors import ArtifactCorrupt, InvalidItems, InvalidParams
 from pickaxe.fm_index.huffman import shape
 from pickaxe.fm_index.suffixes import dense, transformed
+from pickaxe.threads import shared_out
 
 if TYPE_CHECKING:
     from pickaxe.artifact import Artifact, ArtifactWriter
 
 Pattern = Sequence[int] | np.ndarray | bytes
+
+SHARE = 512
+"""Patterns or places below which one more core does not pay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +169,12 @@ class FMIndex:
         """The same for patterns flat[offsets[i] : offsets[i + 1]]."""
         low = np.zeros(len(offsets) - 1, np.int64)
         high = np.full(len(offsets) - 1, len(self) + 1, np.int64)
-        self._kernels.find_all(*self._search, self.numbers(flat), np.asarray(offsets, np.int64), low, high)
+        numbers, places, find = self.numbers(flat), np.asarray(offsets, np.int64), self._kernels.find_all
+
+        def work(start: int, end: int) -> None:
+            find(*self._search, numbers, places[start : end + 1], low[start:end], high[start:end])
+
+        shared_out(work, len(low), SHARE)
         return low, high
 
     def count(self, patterns: Iterable[Pattern]) -> np.ndarray:
@@ -197,9 +206,12 @@ class FMIndex:
         if given.size and (given.min() < 0 or given.max() > len(self)):
             raise InvalidParams("rows", f"must lie in [0, {len(self)}]")
         found = np.empty(len(given), np.int64)
-        self._kernels.locate_all(
-            *self._tree, self.smaller, self.marks, self.samples, int(self.steps[1]), given, found
-        )  # fmt: skip
+        walk, step = self._kernels.locate_all, int(self.steps[1])
+
+        def work(start: int, end: int) -> None:
+            walk(*self._tree, self.smaller, self.marks, self.samples, step, given[start:end], found[start:end])
+
+        shared_out(work, len(given), SHARE)
         return found
 
     def extract(self, start: int, stop: int) -> np.ndarray:

@@ -8,16 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from pickaxe.artifact import Artifact, ArtifactWriter
 from pickaxe.call import Call
 from pickaxe.errors import InvalidItems, Violation
-from pickaxe.onnx_runtime import cores
+from pickaxe.threads import shared_out
 
 WORK = 2**22
 """Sums between two looks at whether the call is over: some milliseconds."""
@@ -110,14 +108,7 @@ class SparseIndex:
                 part = slice(start, min(start + step, end))
                 answer(queries.part(part.start, part.stop), sums, scores[part], rows[part], counts[part])
 
-        threads = 1 if len(queries) <= FEW else cores()
-        ends = [len(queries) * thread // threads for thread in range(threads + 1)]
-        shares = list(pairwise(ends))
-        with ThreadPoolExecutor(max(threads - 1, 1)) as pool:  # starts threads only for what it is given
-            others = [pool.submit(work, *share) for share in shares[1:]]
-            work(*shares[0])
-            for other in others:
-                other.result()
+        shared_out(work, len(queries), FEW + 1)
         return rows, scores, counts
 
     def _compiled(
