@@ -45,6 +45,8 @@ class Subject:
         self.name, self.kind, self.roles, self.installed = name, kind, tuple(roles), installed
         self._artifacts: dict[str, str] = {}
         self._outcomes: dict[str, Any] = {}
+        self.fit_steps = 0
+        """How often the first fit told its progress."""
 
     @classmethod
     def of(cls, method: str | type[Method[Any]]) -> Subject:
@@ -108,10 +110,19 @@ class Subject:
         """The artifact of a fit on the example, for methods that use one."""
         if not self.trainable or self.kind.fitted == "never" or not self.example.examples:
             return None
-        return self._once("fit", self.fit)
+        return self.first_fit()
+
+    def first_fit(self) -> str:
+        """The artifact of a fit on the example, made once: whoever changes it works on a copy."""
+        return self._once("fit", self._first_fit)
+
+    def _first_fit(self) -> str:
+        path = self.scratch()
+        self.fit_steps = sum(1 for _ in self.fitting(path))
+        return str(path)
 
     def fit(self) -> str:
-        """Fit on the example; the path of a new artifact."""
+        """Fit on the example anew; the path of the artifact."""
         path = self.scratch()
         for _ in self.fitting(path):
             pass
