@@ -19,6 +19,8 @@ VECTORS = "vectors.npy"
 QUERY_BLOCK = 256
 DOCUMENT_BLOCK = 16384
 """Queries and documents whose products are held at once: 16 MB of scores."""
+FEW = 4
+"""So many queries are multiplied on one core."""
 CROWD = 4
 """A block with more than this many times k candidates per query is thinned by a partition first."""
 
@@ -106,8 +108,16 @@ class DenseIndex:
         for start in range(0, len(self), DOCUMENT_BLOCK):
             if call is not None:
                 call.check()
-            best.offer(queries @ self.vectors[start : start + DOCUMENT_BLOCK].T, start)
+            best.offer(_products(queries, self.vectors[start : start + DOCUMENT_BLOCK]), start)
         return best.rows, best.scores
+
+
+def _products(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(q, n).  BLAS wakes its threads even for one query, which takes longer than the product where cores are busy."""
+    if len(queries) > FEW:
+        whole: np.ndarray = queries @ vectors.T
+        return whole
+    return np.stack([np.einsum("nd,d->n", vectors, query) for query in queries])
 
 
 class Best:
