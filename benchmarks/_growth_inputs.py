@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -21,6 +22,17 @@ PASSAGES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-
 BLOCK = 20_000
 WIDTH = 64
 """Dimensions of vectors and of the encoder: growth does not depend on them, memory at a million items does."""
+_turn = count()
+_drawn = [next(_turn)]
+
+
+def anew() -> None:
+    """Draw everything differently from now on: methods remember texts that they met before."""
+    _drawn[0] = next(_turn)
+
+
+def draws(seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, _drawn[0]])
 
 
 @cache
@@ -36,7 +48,7 @@ def vocabulary() -> tuple[np.ndarray, np.ndarray]:
 def texts(n: int, length: int = 12, seed: int = 0) -> Iterator[str]:
     """Texts of `length` words on average, half of that at least; one in fifty is the one before, a word changed."""
     names, chances = vocabulary()
-    rng = np.random.default_rng(seed)
+    rng = draws(seed)
     for start in range(0, n, BLOCK):
         sizes = rng.integers(max(1, length // 2), length + (length + 1) // 2 + 1, min(BLOCK, n - start))
         words = names[np.searchsorted(chances, rng.random(sizes.sum()))].tolist()
@@ -64,7 +76,7 @@ def items(made: Iterator[str]) -> list[Item]:
 def vectors(n: int, width: int = WIDTH, seed: int = 0) -> np.ndarray:
     """(n, width) float32: unit vectors around 200 centres, as those of texts lie."""
     centres = np.random.default_rng(1234).standard_normal((200, width), np.float32)
-    rng = np.random.default_rng(seed)
+    rng = draws(seed)
     made = np.empty((n, width), np.float32)
     for start in range(0, n, BLOCK):
         part = made[start : start + BLOCK]

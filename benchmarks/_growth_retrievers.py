@@ -88,10 +88,10 @@ RETRIEVERS: dict[str, Growth] = {
         sizes=MIDDLE, why=MODEL,
     ),
     "clustered-rag": searched(
-        "clustered-rag", VECTORS, f"texts with {WIDTH}-dimensional vectors, 16 clusters, 20 rounds; 100 queries",
+        "clustered-rag", VECTORS, f"texts with {WIDTH}-dimensional vectors, 8 clusters, 10 rounds; 100 queries",
         {"index": "linear", "search": "constant"},
         lambda n: with_fields(n, texts(n), embedding=vectors(n)), wanted(100),
-        params=lambda: {"k": 16, "n_init": 1, "max_iter": 20},
+        params=lambda: {"k": 8, "n_init": 1, "max_iter": 10},
     ),
     "anncur": searched(
         "anncur", VECTORS, f"given scores of 40 anchor queries, 20 anchors; 20 queries, 40 calls each; {TINY}", CARD,
@@ -99,10 +99,10 @@ RETRIEVERS: dict[str, Growth] = {
         params=tiny("encoder", scorer="maxsim", anchors=20, budget=40),
     ),
     "dsi": searched(
-        "dsi", VECTORS, "documents of 12 words, ten made-up questions each, one epoch of one layer; 20 queries",
+        "dsi", VECTORS, "documents of 12 words, one made-up question each, one epoch of one layer; 20 queries",
         {"fit": "linear", "index": "linear", "search": "constant"}, lambda n: items(texts(n)), asked(20),
         lambda n: [*items(texts(n)), *questions(n)],
-        params=lambda: {"c": 10, "beam": 10, "vocab": 1000, "span_len": 16, "m_queries": 1,
+        params=lambda: {"c": 100, "beam": 10, "vocab": 1000, "span_len": 16, "m_queries": 1,
                                "encoder": encoder(),
                                "network": {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1},
                                "recipe": {"epochs": 1, "batch": 32, "warmup": 1}},

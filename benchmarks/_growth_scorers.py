@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from benchmarks._growth_inputs import WIDTH, encoder, items, pages, texts, vectors, vocabulary
+from benchmarks._growth_inputs import WIDTH, draws, encoder, items, pages, texts, vectors, vocabulary
 from benchmarks._growth_kinds import MIDDLE, Growth, scored
 from pickaxe import Item
 
@@ -26,17 +26,24 @@ def with_fields(n: int, made: Iterator[str] | None = None, **columns: np.ndarray
 
 
 def noise(n: int, *shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((n, *shape), np.float32)
+    return draws(seed).random((n, *shape), np.float32)
 
 
 def labels(n: int, *names: str) -> np.ndarray:
     return np.array(names, object)[np.arange(n) % len(names)]
 
 
-def named(n: int, made: Iterator[str], field: str, *values: object) -> Iterator[Item]:
+def named(n: int, made: Iterator[str], field: str, *values: str | bool) -> Iterator[Item]:
     """Items whose field takes the values in turns."""
     for row, text in enumerate(islice(made, n)):
         yield Item(str(row), text, {field: values[row % len(values)]})
+
+
+def labelled(n: int) -> Iterator[Item]:
+    """Texts in turns good and bad; the bad ones have words of their own."""
+    for row, text in enumerate(texts(n, seed=1)):
+        shown, quality = (f"{text} click here now", "negative") if row % 2 else (text, "positive")
+        yield Item(str(row), shown, {"quality": quality})
 
 
 def losses(n: int) -> Iterator[Item]:
@@ -90,13 +97,13 @@ SCORERS: dict[str, Growth] = {
         sizes=MIDDLE, why=ENOUGH,
     ),
     "dsir": scored(
-        "dsir", FILTERS, f"{PAGES}; n / 10 targets and n of the pool to fit", BOTH, lambda n: items(pages(n)),
-        lambda n: named(n + n // 10, pages(n + n // 10, seed=1), "raw", False, *[True] * 10),
-        memory="constant", sizes=MIDDLE, why=ENOUGH,
+        "dsir", FILTERS, "texts of 12 words; n / 10 targets and n of the pool to fit", BOTH, lambda n: items(texts(n)),
+        lambda n: named(n + n // 10, texts(n + n // 10, seed=1), "raw", False, *[True] * 10),
+        params=lambda: {"min_words": 1}, memory="constant", sizes=MIDDLE, why=ENOUGH,
     ),
     "zip-fit": scored(
-        "zip-fit", TEXTS, "texts of 12 words, 20 targets (gzip)", LINEAR, lambda n: items(texts(n)),
-        lambda n: items(texts(20, seed=1)), memory="constant", sizes=MIDDLE, why="0.5 ms a text and core with 20 targets",
+        "zip-fit", TEXTS, "texts of 12 words, 10 targets (gzip)", LINEAR, lambda n: items(texts(n)),
+        lambda n: items(texts(10, seed=1)), memory="constant", sizes=MIDDLE, why="ten compressions a text",
     ),
     "preselect": scored(
         "preselect", TEXTS, "texts of 12 words with six losses; one epoch, 16 dimensions", BOTH,
@@ -114,7 +121,7 @@ SCORERS: dict[str, Growth] = {
     ),
     "pretrainers-guide": scored(
         "pretrainers-guide", TEXTS, "texts of 12 words, n / 10 labelled ones to fit", BOTH,
-        lambda n: items(texts(n)), lambda n: named(n // 10, texts(n // 10, seed=1), "quality", "positive", "negative"),
+        lambda n: items(texts(n)), lambda n: labelled(n // 10),
     ),
     "domain-specificity": scored(
         "domain-specificity", TEXTS, "texts of 12 words in two groups; n to fit", BOTH,

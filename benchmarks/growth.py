@@ -22,6 +22,7 @@ from typing import Any
 import click
 
 from benchmarks._growth_clock import Clock
+from benchmarks._growth_inputs import anew
 from benchmarks._growth_kinds import Growth
 from benchmarks._growth_retrievers import RETRIEVERS
 from benchmarks._growth_scorers import SCORERS
@@ -79,6 +80,7 @@ def measure(name: str, size: int) -> Row:
 
 
 def once(growth: Growth, size: int, clock: Clock) -> None:
+    anew()
     with tempfile.TemporaryDirectory() as folder:
         growth.run(size, Path(folder), clock)
 
@@ -122,7 +124,7 @@ def expected(
     smaller = [known for each in sizes if each < size and (known := rows.get((name, each)))]
     if not smaller:
         return None
-    before = smaller[-1]
+    before = max(smaller, key=lambda row: int(row["size"]))
     if "stopped" in before:
         return stopped(name, size, limit, before["stopped"])
     seconds = sum(stage["wall"] for stage in before["stages"].values()) * size / before["size"]
