@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -22,6 +26,7 @@ def run() -> Iterator[dict[str, Any]]:
     yield correlations(benchmarks=1, seeds=1, checkpoints=100_000)
     yield bootstrap(seeds=20, items=1_000)
     yield bootstrap(seeds=10, items=14_000)
+    yield harness(items=14_000)
     yield scorer(seeds=20, items=1_000)
     yield fit(models=200, items=500)
 
@@ -56,6 +61,23 @@ def bootstrap(seeds: int, items: int, draws: int = 1_000) -> dict[str, Any]:
     tracemalloc.stop()
     name = f"{draws:,} resamples of {items:,} items, {seeds} seeds"
     return row(name, ours, median(peer, 3) * seeds / 2, draws, f"peer: scipy.stats.bootstrap; peak {peak:.0f} MB")
+
+
+def harness(items: int, draws: int = 1_000) -> dict[str, Any]:
+    """One seed beside `bootstrap_stderr` of lm-evaluation-harness, which draws in Python, one process."""
+    scores = (np.random.default_rng(0).random(items) < 0.4).astype(np.float64)
+    ours = median(lambda: _seed_stats.bootstrap_ends(scores[None], draws, Call()), 3)
+    name = f"{draws:,} resamples of {items:,} items, beside lm-evaluation-harness"
+    try:
+        bootstrap_stderr = importlib.import_module("lm_eval.api.metrics").bootstrap_stderr
+    except ImportError:
+        return row(name, ours, None, draws, "the package lm-eval is not installed")
+    low, high = _seed_stats.bootstrap_ends(scores[None], draws, Call())
+    found: list[float] = []
+    with contextlib.redirect_stdout(sys.stderr), mock.patch.dict("os.environ", DISABLE_MULTIPROC="1"):
+        theirs = median(lambda: found.append(bootstrap_stderr(np.mean, scores.tolist(), draws)), 1)
+    note = f"half widths: ours {(high[0] - low[0]) / 2:.4f}, 1.96 of its standard errors {1.96 * found[0]:.4f}"
+    return row(name, ours, theirs, draws, note)
 
 
 def scorer(seeds: int, items: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import resource
 import statistics
 import tempfile
@@ -36,6 +37,8 @@ def run() -> Iterator[dict[str, Any]]:
     yield timed(
         "ReSTrain, 500 x 100,000 x 384", seconds, flat(train, test[:500]), 500, "peer: sorted rows of one product"
     )
+    seconds = once(lambda: similarity.neighbours(train, test[:500], 15, Call()))
+    yield timed("neighbours of it", seconds, faiss(train, test[:500]), 500, "peer: faiss-cpu, flat search")
     both = np.concatenate([train, test])
     found: list[np.ndarray] = []
     begin = time.process_time()
@@ -109,13 +112,23 @@ def flat(train: np.ndarray, test: np.ndarray) -> float:
     return 10 * once(lambda: np.argsort(-(part @ train.T), axis=1)[:, :15])
 
 
+def faiss(train: np.ndarray, test: np.ndarray) -> float | None:
+    """The peer, where faiss-cpu is installed."""
+    try:
+        index = importlib.import_module("faiss").IndexFlatIP(train.shape[1])
+    except ImportError:
+        return None
+    index.add(train)
+    return once(lambda: index.search(test, 15))
+
+
 def lloyd(both: np.ndarray) -> float | None:
     """The peer, where scikit-learn is installed."""
     try:
-        from sklearn.cluster import KMeans
+        means = importlib.import_module("sklearn.cluster").KMeans
     except ImportError:
         return None
-    return 10 * once(lambda: KMeans(5, n_init=1, max_iter=50, tol=1e-5, random_state=0).fit(both))
+    return 10 * once(lambda: means(5, n_init=1, max_iter=50, tol=1e-5, random_state=0).fit(both))
 
 
 def vectors(n: int, seed: int) -> np.ndarray:
