@@ -158,7 +158,7 @@ def page(methods: Mapping[str, Growth], rows: Rows) -> Page:
     figures = []
     for family in dict.fromkeys(growth.family for growth in methods.values()):
         own = [each for each in time_trends if methods[each.method].family == family]
-        for stage in dict.fromkeys(each.stage for each in own):
+        for stage in sorted({each.stage for each in own}):
             figures += drawn(
                 f"{family}: seconds to {stage}", "time", "s", [each for each in own if each.stage == stage]
             )
