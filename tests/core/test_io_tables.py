@@ -215,6 +215,14 @@ def test_decimal_commas_in_quotes_and_in_tsv(write: Write) -> None:
     assert items(write("id\tloss", "a\t0,25", name="t.tsv"), Layout(decimal=","))[0].fields["loss"] == 0.25
 
 
+def test_numbers_without_a_leading_zero_and_digits_without_end(write: Write) -> None:
+    long = "9" * 5000
+    assert items(write("id,a,b,c,d", f"x,.5,-.5e1,5.,{long}"), Layout())[0].fields == {
+        "a": 0.5, "b": -5.0, "c": "5.", "d": long,
+    }  # fmt: skip
+    assert items(write("id;a;b", "x;,5;.5"), Layout(decimal=","))[0].fields == {"a": 0.5, "b": ".5"}
+
+
 def test_without_the_option_a_comma_is_text(write: Write) -> None:
     assert items(write("id,loss", 'a,"0,25"'), Layout())[0].fields["loss"] == "0,25"
 

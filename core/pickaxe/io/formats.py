@@ -103,16 +103,20 @@ class WholeFile:
         return {"id": self._label, "text": _decoded(payload)}
 
 
-_NUMBERS = {mark: re.compile(rf"-?(0|[1-9]\d*)({re.escape(mark)}\d+)?([eE][+-]?\d+)?") for mark in ".,"}
+_NUMBERS = {
+    mark: re.compile(rf"-?((0|[1-9]\d*)({re.escape(mark)}\d+)?|{re.escape(mark)}\d+)([eE][+-]?\d+)?") for mark in ".,"
+}
 """Decimal mark → what a number looks like with it."""
+_LONGEST = 400
+"""Characters of a number; Python refuses to read whole numbers of thousands."""
 
 
 class Delimited:
     """CSV or TSV with a line of column names.
 
-    Cells spelled like JSON numbers, with a comma for the point if `decimal` says so, are numbers, `true` and `false`
-    truth values, empty cells are absent.  A CSV is parted at semicolons where its first line holds some, and no commas
-    unless these are decimal marks.
+    Cells spelled like JSON numbers or `.5`, with a comma for the point if `decimal` says so, are numbers, `true` and
+    `false` truth values, empty cells are absent.  A CSV is parted at semicolons where its first line holds some, and no
+    commas unless these are decimal marks.
     """
 
     def __init__(self, delimiter: str, as_text: frozenset[str], decimal: str = ".") -> None:
@@ -168,8 +172,8 @@ class Delimited:
             return None
         if cell in ("true", "false"):
             return cell == "true"
-        if _NUMBERS[self._decimal].fullmatch(cell):
-            return json.loads(cell.replace(self._decimal, "."))
+        if len(cell) <= _LONGEST and _NUMBERS[self._decimal].fullmatch(cell):
+            return int(cell) if cell.lstrip("-").isdigit() else float(cell.replace(self._decimal, "."))
         return cell
 
 

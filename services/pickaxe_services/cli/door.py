@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -143,19 +143,25 @@ def source(
 
 
 def _check(reads: tuple[InputField, ...]) -> Check:
+    kinds = {field.name: field.kind for field in reads}
+
     def check(item: Item, where: str) -> Iterable[Violation]:
-        return (_with_remedy(found, item) for found in violations(item, reads, where))
+        return (_with_remedy(found, item, kinds) for found in violations(item, reads, where))
 
     return check
 
 
-def _with_remedy(found: Violation, item: Item) -> Violation:
+def _with_remedy(found: Violation, item: Item, kinds: Mapping[str, str]) -> Violation:
     """What the options of input files could do about it."""
     name = found.field.rpartition(".")[2]
-    if item.get(name) is None and item.fields:
+    value = item.get(name)
+    cell = value[0] if isinstance(value, tuple) and value else value
+    if value is None and item.fields:
         hint = f"there are {', '.join(item.fields)}: --map THEIRS={name} reads one of them as {name}"
+    elif kinds.get(name) == "tensor" and isinstance(value, (int, float)):
+        hint = f"--gather KEY={name} joins the rows of an item, --wide '{name}=COL*' the columns of a row"
     else:
-        hint = comma_hint(item.get(name))
+        hint = comma_hint(cell) or (f"it holds {cell[:40]!r}" if isinstance(cell, str) else "")
     return replace(found, description=f"{found.description}; {hint}") if hint else found
 
 
