@@ -1,6 +1,7 @@
-"""How tokens attend to each other: ONNX Runtime's fused operator, and one softmax over parallel contexts.
+"""How tokens attend to each other: ONNX Runtime's fused operator, or products and a softmax spelled out.
 
-The second is the attention of APE (arXiv 2502.05431): keys of contexts that were read apart from each other get
+Spelled out are a bias in fp16, since the fused operator of a GPU leaves the bias out, and one softmax over parallel
+contexts.  That is the attention of APE (arXiv 2502.05431): keys of contexts that were read apart from each other get
 a temperature T of their own, and a scale S on their log-sum-exp L against that of all other keys.  With
 s = q.k / sqrt(head size), its two merged softmaxes are one over s / T + (S T - 1) L for the keys of contexts, with
 L the log-sum-exp of their s / T, and s for all others.
@@ -58,27 +59,44 @@ class Contexts:
 
     def feeds(self, past: np.ndarray, width: int, capacity: int, architecture: Architecture) -> dict[str, np.ndarray]:
         """What the graph asks for, for `width` new tokens per row on top of `past` (B,) in memory of `capacity`."""
-        rows, group = len(past), architecture.heads // architecture.kv_heads
+        rows = len(past)
         inside = np.zeros((rows, capacity), bool)
         marked = np.atleast_2d(self.mask)[:, :capacity]
         inside[:, : marked.shape[1]] = marked
         temperature, scale = (np.broadcast_to(value, rows)[:, None] for value in (self.temperature, self.scale))
-        written = past[:, None] + np.arange(width)
-        seen = np.arange(capacity) <= written[..., None]
-        slots = np.empty((rows, architecture.kv_heads, width, 3), np.int64)
-        slots[..., 0] = np.arange(rows)[:, None, None]
-        slots[..., 1] = np.arange(architecture.kv_heads)[:, None]
-        slots[..., 2] = written[:, None]
         per_key = {
             "score_factor": np.where(inside, 1 / temperature, 1),
             "context_bias": np.where(inside, 0, UNSEEN),
             "context_shift": np.where(inside, scale * temperature - 1, 0),
         }
         return {
-            "slots": slots,
-            "score_bias": np.repeat(np.where(seen, 0, UNSEEN).astype(np.float32), group, axis=1)[:, None],
+            **spelled_feeds(past, width, capacity, architecture),
             **{name: value[:, None, None].astype(np.float32) for name, value in per_key.items()},
         }
+
+
+def is_spelled_out(kind: Kind, dtype: type) -> bool:
+    """Whether a graph of that kind asks for `spelled_feeds`."""
+    return kind == "contexts" or (kind == "biased" and dtype is np.float16)
+
+
+def spelled_feeds(
+    past: np.ndarray, width: int, capacity: int, architecture: Architecture, bias: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Where `width` new tokens per row on top of `past` (B,) go in memory of `capacity`, and what they see.
+
+    `bias` (1 or B, 1, width, S) with S up to the capacity is added to the scores of the keys that they see.
+    """
+    rows, group = len(past), architecture.heads // architecture.kv_heads
+    written = past[:, None] + np.arange(width)
+    slots = np.empty((rows, architecture.kv_heads, width, 3), np.int64)
+    slots[..., 0] = np.arange(rows)[:, None, None]
+    slots[..., 1] = np.arange(architecture.kv_heads)[:, None]
+    slots[..., 2] = written[:, None]
+    scores = np.where(np.arange(capacity) <= written[..., None], np.float32(0), np.float32(UNSEEN))[:, None]
+    if bias is not None:
+        scores[..., : bias.shape[-1]] += bias
+    return {"slots": slots, "score_bias": scores, "token_of_query": np.arange(width).repeat(group)}
 
 
 @dataclass
@@ -94,10 +112,12 @@ class AttentionWriter:
     def inputs(self) -> None:
         """The graph's inputs that say who attends to whom."""
         writer = self.writer
-        if self.kind == "contexts":
+        if is_spelled_out(self.kind, self.dtype):
             writer.input("slots", np.int64, ["batch", self.architecture.kv_heads, "time", 3])
-            writer.input("score_bias", np.float32, ["batch", 1, "queries", "capacity"])
-            for name in ("score_factor", "context_bias", "context_shift"):
+            writer.input("score_bias", np.float32, ["batch", 1, "time", "capacity"])
+            writer.input("token_of_query", np.int64, ["queries"])
+            writer.node("Gather", ["score_bias", "token_of_query"], "query_bias", axis=2)
+            for name in ("score_factor", "context_bias", "context_shift") if self.kind == "contexts" else ():
                 writer.input(name, np.float32, ["batch", 1, 1, "capacity"])
             return
         writer.input("seqlens_k", np.int32, ["batch"])
@@ -116,9 +136,9 @@ class AttentionWriter:
         shape[2] = "present"
         for name in present:
             self.writer.output(name, self.dtype, shape)
-        if self.kind == "contexts":
+        if is_spelled_out(self.kind, self.dtype):
             query, key, value = packed if len(packed) == 3 else self.split(prefix, packed[0])
-            return self._over_contexts(prefix, query, [key, value], past, present)
+            return self._spelled(prefix, query, [key, value], past, present)
         return self._fused(prefix, [*packed, "", ""][:3], past, present)
 
     def split(self, prefix: str, packed: str) -> list[str]:
@@ -146,9 +166,9 @@ class AttentionWriter:
             scale=arch.head_size**-0.5,
         )
 
-    # ------------------------------------------------------------ parallel contexts
+    # ------------------------------------------------------------ spelled out
 
-    def _over_contexts(self, prefix: str, query: str, new: list[str], past: list[str], present: list[str]) -> str:
+    def _spelled(self, prefix: str, query: str, new: list[str], past: list[str], present: list[str]) -> str:
         """Heads that share keys are queries of one matrix product: token t's are rows t * group and on."""
         writer, arch = self.writer, self.architecture
         new[0] = self._apart(f"{prefix}key", self._rotated(f"{prefix}key", new[0]), "kv_heads")
@@ -163,7 +183,11 @@ class AttentionWriter:
         scores = writer.node(
             "FusedMatMul", [flat, keys], f"{prefix}scores", domain=MICROSOFT, transB=1, alpha=arch.head_size**-0.5
         )
-        weights = self._weights(prefix, self._cast(scores, np.float32))
+        scores = self._cast(scores, np.float32)
+        if self.kind == "contexts":
+            scores = self._tempered(prefix, scores)
+        masked = writer.node("Add", [scores, "query_bias"], f"{prefix}masked")
+        weights = writer.node("Softmax", [masked], f"{prefix}weights", axis=-1)
         out = writer.node("MatMul", [self._cast(weights, self.dtype), values], f"{prefix}mixed")
         group = arch.heads // arch.kv_heads
         parted = self._shape("mixed_groups", [0, 0, -1, group, arch.head_size])
@@ -172,8 +196,8 @@ class AttentionWriter:
         return writer.node("Reshape", [ordered, self._shape("joined", [0, 0, arch.heads * arch.head_size])],
                            f"{prefix}attended")  # fmt: skip
 
-    def _weights(self, prefix: str, scores: str) -> str:
-        """Softmax with the contexts' temperature and scale, in float32 throughout."""
+    def _tempered(self, prefix: str, scores: str) -> str:
+        """The scores under the contexts' temperature and scale, in float32."""
         writer = self.writer
         tempered = writer.node("Mul", [scores, "score_factor"], f"{prefix}tempered")
         inside = writer.node("Add", [tempered, "context_bias"], f"{prefix}inside")
@@ -181,9 +205,7 @@ class AttentionWriter:
             "ReduceLogSumExp", [inside, self._shape("keys_axis", [-1])], f"{prefix}context_total", keepdims=1
         )
         shift = writer.node("Mul", [total, "context_shift"], f"{prefix}shift")
-        shifted = writer.node("Add", [tempered, shift], f"{prefix}shifted")
-        masked = writer.node("Add", [shifted, "score_bias"], f"{prefix}masked")
-        return writer.node("Softmax", [masked], f"{prefix}weights", axis=-1)
+        return writer.node("Add", [tempered, shift], f"{prefix}shifted")
 
     def _rotated(self, name: str, x: str) -> str:
         return self.writer.node(

@@ -24,7 +24,7 @@ from pickaxe.lm.weights import Architecture, TensorSource
 from pickaxe.lm.writer import MICROSOFT, GraphWriter, WeightFile
 
 Precision = Literal["int4", "int8", "fp32", "fp16"]
-FORMAT = 4
+FORMAT = 5
 """Raised whenever the graphs change: caches of converted models are keyed by it."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from pickaxe.errors import InvalidParams
-from pickaxe.lm.attention import Contexts
+from pickaxe.lm.attention import Contexts, is_spelled_out, spelled_feeds
 from pickaxe.lm.batch import Batch
 from pickaxe.lm.cache import KV
 from pickaxe.lm.device_batch import DeviceBatch
@@ -173,8 +173,8 @@ class OwnNetwork:
         """
         if positions is None:
             positions = past.lengths[:, None] + np.arange(ids.shape[1])
-        if contexts is not None:
-            return self._read_over_contexts(ids, counts, past, rows, positions, contexts, call)
+        if contexts is not None or (bias is not None and is_spelled_out("biased", self.dtype)):
+            return self._read_spelled_out(ids, counts, past, rows, positions, bias, contexts, call)
         uneven = (len(ids) > 1 and ids.shape[1] > 1) or (counts != ids.shape[1]).any()
         if not self.ragged and uneven and past.width:
             return self._read_row_by_row(ids, counts, past, rows, positions, bias, call)
@@ -194,24 +194,26 @@ class OwnNetwork:
             feeds["attention_bias"] = np.ascontiguousarray(bias, dtype=self.dtype)
         return self._run(graph, feeds, longer, call), longer
 
-    def _read_over_contexts(
+    def _read_spelled_out(
         self,
         ids: np.ndarray,
         counts: np.ndarray,
         past: KV,
         rows: np.ndarray,
         positions: np.ndarray,
-        contexts: Contexts,
+        bias: np.ndarray | None,
+        contexts: Contexts | None,
         call: Call | None,
     ) -> tuple[np.ndarray, KV]:
         longer = past.extended(counts, past.width + ids.shape[1], SPARE)
+        sizes = past.lengths, ids.shape[1], longer.capacity, self.architecture
         feeds = {
             "input_ids": ids,
             "position_ids": np.ascontiguousarray(positions, dtype=np.int64),
             "rows": rows,
-            **contexts.feeds(past.lengths, ids.shape[1], longer.capacity, self.architecture),
+            **(spelled_feeds(*sizes, bias) if contexts is None else contexts.feeds(*sizes)),
         }
-        return self._run(self._over_contexts, feeds, longer, call), longer
+        return self._run(self._biased if contexts is None else self._over_contexts, feeds, longer, call), longer
 
     def _run(self, graph: Graph, feeds: dict[str, np.ndarray], cache: KV, call: Call | None) -> np.ndarray:
         """Run with past and present in the memory of `cache`; returns the hidden states."""

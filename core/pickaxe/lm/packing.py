@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pickaxe.errors import InvalidItems, InvalidParams
+from pickaxe.lm.attention import UNSEEN
 from pickaxe.lm.cache import KV
 from pickaxe.lm.scoring import TokenList
 
@@ -89,13 +90,13 @@ class Layout:
     positions: np.ndarray
     segments: np.ndarray
 
-    def bias(self, dtype: type[np.floating] = np.float32) -> np.ndarray:
-        """(rows, 1, width, width): a slot sees those of its own prompt only (on top of a causal mask).
+    def bias(self) -> np.ndarray:
+        """float32 (rows, 1, width, width): a slot sees those of its own prompt only (on top of a causal mask).
 
         Padding sees padding, so that no row of the softmax is empty.
         """
         apart = self.segments[:, None, :, None] != self.segments[:, None, None, :]
-        return np.where(apart, np.dtype(dtype).type(-1e9 if dtype is np.float32 else -6e4), np.dtype(dtype).type(0))
+        return np.where(apart, np.float32(UNSEEN), np.float32(0))
 
 
 def pack(
@@ -299,7 +300,7 @@ class _Reader:
             layout.ids,
             lengths=part.loads,
             positions=layout.positions if shared else None,
-            bias=layout.bias(lm.network.dtype) if shared else None,
+            bias=layout.bias() if shared else None,
             logits_at=wanted if logits else "none",
             call=self._call,
         )

@@ -15,7 +15,9 @@ import pytest
 
 from pickaxe.errors import DoesNotFit, InvalidParams
 from pickaxe.lm import KV, LM, Contexts
+from pickaxe.lm.attention import UNSEEN
 from pickaxe.lm.graph import build
+from pickaxe.lm.network import OwnNetwork
 from pickaxe.session import Session
 
 PREFIX, FIRST, SECOND = [1, 9, 77], [10, 200, 33, 7, 7], [91, 64, 128]
@@ -223,6 +225,30 @@ def test_half_precision_keeps_the_softmax_in_float32(tiny: LM, reference, tmp_pa
     assert hidden.dtype == np.float16
     logits = hidden.astype(np.float64) @ reference.top["embedding"].T
     assert np.corrcoef(logits.ravel(), read(tiny, [FIRST, SECOND], QUERY, 0.9, 0.9).ravel())[0, 1] > 0.9999
+
+
+def test_a_bias_in_half_precision_does_what_it_does_in_float32(tiny: LM, reference, tmp_path: Path) -> None:
+    """Rows of unlike lengths under masks of their own, in memory with slots to spare."""
+    network = tiny.network
+    assert isinstance(network, OwnNetwork)
+    build(network.architecture, Weights(reference), "fp16", tmp_path)
+    half = replace(network, precision="fp16", folder=tmp_path)
+    random = np.random.default_rng(0)
+    ids, more = random.integers(0, 256, (3, 7)), random.integers(0, 256, (3, 2))
+    counts, rows, later = np.array([7, 4, 1]), np.array([0, 3, 6, 7, 10, 14]), np.array([0, 1, 4])
+    masks = [
+        np.where(random.random((3, 1, size, seen)) < 0.3, np.float32(UNSEEN), 0) for size, seen in ((7, 7), (2, 9))
+    ]
+    for row, past in enumerate(counts):  # a token sees itself
+        masks[0][row, 0, np.arange(7), np.arange(7)] = masks[1][row, 0, np.arange(2), past + np.arange(2)] = 0
+    found = []
+    for each in (network, half):
+        empty = KV.empty(network.architecture, 3, 0, each.dtype)
+        first, cache = each.read(ids, counts, empty, rows, bias=masks[0])
+        second, _ = each.read(more, np.array([2, 1, 2]), cache, later, bias=masks[1])
+        found.append(np.concatenate([first, second]).astype(np.float64))
+    np.testing.assert_allclose(found[1], found[0], atol=0.03)
+    assert np.corrcoef(found[1].ravel(), found[0].ravel())[0, 1] > 0.9999
 
 
 class Weights:
