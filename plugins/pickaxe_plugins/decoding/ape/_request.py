@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pickaxe import Message, Prompt, Sampling
-from pickaxe.errors import DoesNotFit, InvalidItems
+from pickaxe.errors import DoesNotFit, InvalidItems, Unmet
 from pickaxe.lm import Request, read_prompts
 from pickaxe.randomness import generator
 
@@ -95,7 +95,11 @@ def _prefix_and_query(prompt: Prompt, row: int, lm: LM) -> tuple[list[int], list
 
 
 def _start(tokenizer: Tokenizer) -> int:
-    return tokenizer.eos_ids[0] if tokenizer.bos_id is None else tokenizer.bos_id
+    if tokenizer.bos_id is not None:
+        return tokenizer.bos_id
+    if not tokenizer.eos_ids:
+        raise Unmet("the model's tokenizer names neither a start nor an end token, and ape begins with one")
+    return tokenizer.eos_ids[0]
 
 
 def around_user(tokenizer: Tokenizer, messages: Sequence[Message], row: int = 0) -> tuple[list[int], list[int]]:
