@@ -93,10 +93,11 @@ class Sides:
 
 
 def _with_words(folder: Path) -> Path:
-    """Its tokenizer with text cut at blanks."""
+    """Its tokenizer with text cut at blanks, and an end of text, which `ape` begins with."""
     path = folder / "tokenizer.json"
     kept = json.loads(path.read_text()) | {"pre_tokenizer": {"type": "WhitespaceSplit"}}
     path.write_text(json.dumps(kept))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0}))
     return folder
 
 
