@@ -102,7 +102,7 @@ RETRIEVERS: dict[str, Growth] = {
         "dsi", VECTORS, "documents of 12 words, one made-up question each, one epoch of one layer; 20 queries",
         {"fit": "linear", "index": "linear", "search": "constant"}, lambda n: items(texts(n)), asked(20),
         lambda n: [*items(texts(n)), *questions(n)],
-        params=lambda: {"c": 100, "beam": 10, "vocab": 1000, "span_len": 16, "m_queries": 1,
+        params=lambda: {"c": 30, "beam": 10, "vocab": 1000, "span_len": 16, "m_queries": 1,
                                "encoder": encoder(),
                                "network": {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1},
                                "recipe": {"epochs": 1, "batch": 32, "warmup": 1}},

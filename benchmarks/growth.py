@@ -32,7 +32,7 @@ METHODS: dict[str, Growth] = {**SCORERS, **RETRIEVERS}
 WARM = 100
 LONG_ENOUGH, MOST_RUNS = 0.5, 5
 """Stages that took less seconds than that together are run again."""
-HOPELESS = 1.5
+HOPELESS = 2.0
 """A point is not tried if the smaller one, grown in proportion, is so many times over the limit."""
 
 
@@ -141,7 +141,8 @@ def attempt(name: str, size: int, limit: float, output: Path) -> Row:
     """The row of a point that a fresh process measures."""
     command = [sys.executable, "-m", "benchmarks.growth", "--only", name, str(size)]
     with tempfile.TemporaryDirectory(prefix="growth-") as scratch:
-        given = {"TMPDIR": scratch, "JAX_COMPILATION_CACHE_DIR": str((output / "compiled").absolute())}
+        given = {"TMPDIR": scratch, "JAX_COMPILATION_CACHE_DIR": str((output / "compiled").absolute()),
+                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
         try:
             done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
