@@ -1,10 +1,10 @@
 """How tokens attend to each other: ONNX Runtime's fused operator, or products and a softmax spelled out.
 
-Spelled out are a bias in fp16, since the fused operator of a GPU computes another attention under a bias when rows
-are of unlike lengths (ONNX Runtime 1.31), and one softmax over parallel contexts.  That is the attention of APE (arXiv 2502.05431): keys of contexts that were read apart from each other get
-a temperature T of their own, and a scale S on their log-sum-exp L against that of all other keys.  With
-s = q.k / sqrt(head size), its two merged softmaxes are one over s / T + (S T - 1) L for the keys of contexts, with
-L the log-sum-exp of their s / T, and s for all others.
+Spelled out is a bias in fp16, since under a bias the fused operator of a GPU gives rows of unlike lengths another
+attention (ONNX Runtime 1.31).  And so is the attention of APE (arXiv 2502.05431), one softmax over parallel contexts:
+keys of contexts that were read apart from each other get a temperature T of their own, and a scale S on their
+log-sum-exp L against that of all other keys.  With s = q.k / sqrt(head size), its two merged softmaxes are one over
+s / T + (S T - 1) L for the keys of contexts, with L the log-sum-exp of their s / T, and s for all others.
 """
 
 from __future__ import annotations
