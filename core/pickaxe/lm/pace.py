@@ -30,6 +30,8 @@ class Pace:
 
     def choose(self, size: int) -> int:
         """The way to go for a run of this size: the fastest of late, now and then another one."""
+        if self._ways == 1:
+            return 0
         kind = _kind(size)
         recent = self._recent.setdefault(kind, [deque(maxlen=3) for _ in range(self._ways)])
         for way, times in enumerate(recent):
@@ -37,13 +39,14 @@ class Pace:
                 return way
         run = self._runs[kind] = self._runs.get(kind, 0) + 1
         best = min(range(self._ways), key=lambda way: statistics.median_low(recent[way]))
-        if run % AGAIN or self._ways == 1:
+        if run % AGAIN:
             return best
         return (best + 1 + run // AGAIN % (self._ways - 1)) % self._ways
 
     def took(self, size: int, way: int, seconds: float) -> None:
         """Say how long a run took."""
-        self._recent[_kind(size)][way].append(seconds)
+        if self._ways > 1:
+            self._recent[_kind(size)][way].append(seconds)
 
 
 def _kind(size: int) -> int:
