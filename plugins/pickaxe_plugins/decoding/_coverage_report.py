@@ -42,6 +42,8 @@ def _answer(name: str, report: Report, confidence: float) -> Iterator[str]:
         f"{name}: of {report['problems']} problems, {number(float(coverage[0]), 3)} are solved with {k[0]} sample"
         f"{'' if k[0] == 1 else 's'} and {number(float(coverage[-1]), 3)} with {k[-1]}{interval}."
     )
+    if report["problems"] == 1:
+        yield f"{name}: one problem only: nothing can be said of others, give more problems."
     yield from _law_answer(name, report)
     if "selection" in report:
         yield from _selection_answer(name, report["selection"])
@@ -55,7 +57,9 @@ def _answer(name: str, report: Report, confidence: float) -> Iterator[str]:
 
 def _law_answer(name: str, report: Report) -> Iterator[str]:
     if report.get("law_refused"):
-        yield f"{name}: no law fits: {report['law_refused']}."
+        yield f"{name}: no law fits: coverage {report['law_refused']}."
+    elif report.get("law") and report["law"]["a"] == 0:
+        yield f"{name}: all is solved at the first k, so no law can be fitted: take harder problems, or a smaller k."
     for found in report.get("predicted", ()):
         coverage = number(found["coverage"], 3)
         yield f"{name}: with {found['k']} samples its law gives a coverage of {coverage}{_by_law(found)}."

@@ -51,7 +51,7 @@ def fit_law(ks: np.ndarray, coverage: np.ndarray, where: str = "coverage") -> La
     ks, coverage = np.asarray(ks, np.float64), np.asarray(coverage, np.float64)
     k_max = int(ks.max()) if len(ks) else 0
     if not coverage.any():
-        raise InvalidItems(where, "is 0 at every k: no law fits (a would be -inf); take more samples")
+        raise InvalidItems(where, "is 0 at every k (a would be -inf): take more samples, or easier problems")
     if coverage[np.argmin(ks)] == 1:
         return Law(0.0, math.nan, 0.0, k_max)
     if len(np.unique(ks)) < 2:

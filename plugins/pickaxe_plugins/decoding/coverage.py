@@ -224,7 +224,7 @@ class Coverage(Method[Params]):
         try:
             law = kept or fit_law(ks, coverage, f"coverage of group {group.name!r}")
         except InvalidItems as refused:
-            return {"law": None, "law_refused": refused.message}
+            return {"law": None, "law_refused": "; ".join(each.description for each in refused.violations)}
         error = float(np.abs(law.coverage(ks) - coverage).mean())
         found: dict[str, Any] = {
             "law": {"a": law.a, "b": law.b, "mean_abs_error": error, "k_max": law.k_max},

@@ -124,6 +124,9 @@ class ResamplingLimits(Method[Params]):
             k = found.k_best if known is None else int(known["k_best"])
             for name, values in self._rows(found, k).items():
                 columns[name][run.rows] = values
+            if not run.counts.v.any():
+                why = "passes the verifier: no limit can be given, take more samples"
+                flags.append(Flag(int(run.rows[0]), "unsolved", f"no sample of {run.group!r} {why}"))
             flags += [
                 Flag(int(row), "false_negative", "the verifier rejects a correct sample: left out of the group")
                 for row in run.rows[~found.kept]
@@ -142,7 +145,7 @@ class ResamplingLimits(Method[Params]):
         wrong = counts.n - counts.u
         return {
             "limit": np.where(counts.v > 0, counts.correct_if_passed, np.nan),
-            "reward_at_best": tries.reward(counts, self.params.stakes),
+            "reward_at_best": tries.reward(counts, self.params.stakes) + 0.0,  # no -0
             "p_pass_at_best": tries.passed,
             "fpr": np.divide(counts.v - counts.g, wrong, out=np.full(len(counts), np.nan), where=wrong > 0),
             "single": counts.u / counts.n,

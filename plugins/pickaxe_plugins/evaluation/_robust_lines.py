@@ -100,7 +100,7 @@ def fit(x: np.ndarray, y: np.ndarray, weights: np.ndarray, transform: Transform,
     at = np.where(there, x[:, None], np.nan)
     low = np.fmin.reduce(at, axis=0, initial=np.nan)
     high = np.fmax.reduce(at, axis=0, initial=np.nan)
-    r2 = np.where(syy > 0, r2, np.nan)
+    r2 = np.where(syy > 1e-24 * total, r2, np.nan)
     return Lines(slope, y_mean - slope * x_mean, r2, held_out, count, low, high, reasons)
 
 

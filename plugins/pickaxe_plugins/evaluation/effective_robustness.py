@@ -276,10 +276,13 @@ class EffectiveRobustness(Method[Params]):
         lost = {name: reason for name, reason in zip(read.shifts, lines.reasons, strict=True) if reason}
         for name, reason in lost.items():
             yield Flag(0, "no-line", f"shift {name}: {reason}")
+        for name in (name for name, r2 in zip(read.shifts, lines.r2, strict=True) if np.isnan(r2) and name not in lost):
+            yield Flag(0, "constant", f"all baseline models score the same under {name}: is it the right column?")
         usable = np.array([not reason for reason in lines.reasons], bool)
         for row in np.flatnonzero((~there & usable).any(axis=1)):
             names = [name for name, gone in zip(read.shifts, ~there[row] & usable, strict=True) if gone]
-            yield Flag(int(row), "missing-shift", f"not measured under {', '.join(names)}: its mean is over the others")
+            rest = "its mean is over the others" if there[row].any() else "name yours as the baseline does"
+            yield Flag(int(row), "missing-shift", f"not measured under {', '.join(names)}: {rest}")
         for row in np.flatnonzero(outside):
             yield Flag(int(row), "extrapolated", "the line is extended beyond the accuracies of the baseline")
 

@@ -17,6 +17,10 @@ from pickaxe_plugins.scaling._languini_stream import PAD
 Unit = Literal["chars", "bytes"]
 
 
+_ABSURD = 700.0
+"""Nats for a character, byte or token of which a perplexity is no number any more; blind guesses take some 14."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One trained and evaluated model.  NaN stands for what the item does not say."""
@@ -74,6 +78,8 @@ def read_runs(items: Iterable[Item], where: str, unit: Unit, last_n: int | None)
         if math.isnan(chars if unit == "chars" else size):
             field = "string_length" if unit == "chars" else "string_bytes"
             raise place.error(field, f"is missing, as is text: what is a perplexity per {unit[:-1]} without it")
+        if nll > _ABSURD * (length := float(np.nanmin([chars, size, tokens]))):
+            raise place.error("total_nll", f"is {nll:g} nats for a length of {length:g}: are both of the same text?")
         text = {name: str(place.item.get(name) or "") for name in ("model", "split", "device")}
         rest = {name: _number(place, name) for name in ("tokens_per_second", "steps", "batch", "seq_len")}
         runs.append(Run(row, item.id, text["model"] or item.id, text["split"], nll, tokens, chars, size,

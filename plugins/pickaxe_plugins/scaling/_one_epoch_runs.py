@@ -104,6 +104,8 @@ class Run:
         wanted = LEAST + self.settings.offset
         if (points := int(self.used.sum())) < wanted:
             return f"{points} points after the transient are too few for a law, which needs {wanted}"
+        if np.ptp(self.curve.loss[self.used]) == 0:
+            return f"the loss is {self.curve.loss[-1]:g} throughout: there is nothing to extrapolate"
         return ""
 
     @cached_property

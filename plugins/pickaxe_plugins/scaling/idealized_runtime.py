@@ -269,7 +269,10 @@ def _estimated(requests: Requests, rows: np.ndarray, entry: Deployment) -> dict[
 
 def _beyond(requests: Requests, rows: np.ndarray, entry: Deployment) -> list[Flag]:
     p, o = requests.prompt[rows], requests.output[rows]
-    found = [
+    found = []
+    if entry.quality is not None and entry.runtime_per_output_token == 0:
+        found.append(Flag(int(rows[0]), "flat", "measured times do not rise with the output: measure longer outputs"))
+    found += [
         Flag(int(rows[at]), "extrapolated", f"{p[at]:g} prompt tokens, measured up to {entry.longest_prompt}")
         for at in np.flatnonzero(p > entry.longest_prompt)
     ]

@@ -49,7 +49,7 @@ def of_concepts(
 ) -> dict[str, Any]:
     """The summary of concepts, at least one."""
     rarest = np.argsort(frequency, kind="stable")[:long_tail].tolist()
-    summary = explain(list(_answer(frequency, law)), list(_figures(frequency, law)))
+    summary = explain(list(_answer(frequency, accuracy, law)), list(_figures(frequency, law)))
     if law is not None:
         summary["law"] = {
             "r": law.r, "p value": law.p_value, "slope per decade": law.slope_per_decade, "slope per ln": law.slope,
@@ -66,7 +66,7 @@ def of_concepts(
     return summary
 
 
-def _answer(frequency: np.ndarray, law: LogLinear | None) -> Iterator[str]:
+def _answer(frequency: np.ndarray, accuracy: np.ndarray, law: LogLinear | None) -> Iterator[str]:
     absent = int((frequency == 0).sum())
     few = int((frequency < 10).sum())
     yield (
@@ -88,6 +88,8 @@ def _answer(frequency: np.ndarray, law: LogLinear | None) -> Iterator[str]:
             f"The line holds from {low} to {high} occurrences and extrapolates outside; it is about means, not about "
             "single concepts."
         )
+    if 0 < np.nanmax(accuracy, initial=0) <= 1:
+        yield "Warning: no accuracy is above 1 %. Are they shares? Then multiply them by 100."
 
 
 def _figures(frequency: np.ndarray, law: LogLinear | None) -> Iterator[Figure]:

@@ -155,11 +155,13 @@ def _with_remedy(found: Violation, item: Item, kinds: Mapping[str, str]) -> Viol
     """What the options of input files could do about it."""
     name = found.field.rpartition(".")[2]
     value = item.get(name)
-    cell = value[0] if isinstance(value, tuple) and value else value
+    cell = next(iter(value), "") if isinstance(value, tuple) else value
     if value is None and item.fields:
         hint = f"there are {', '.join(item.fields)}: --map THEIRS={name} reads one of them as {name}"
     elif kinds.get(name) == "tensor" and isinstance(value, (int, float)):
         hint = f"--gather KEY={name} joins the rows of an item, --wide '{name}=COL*' the columns of a row"
+    elif value == ():
+        hint = "it is empty"
     else:
         hint = comma_hint(cell) or (f"it holds {cell[:40]!r}" if isinstance(cell, str) else "")
     return replace(found, description=f"{found.description}; {hint}") if hint else found

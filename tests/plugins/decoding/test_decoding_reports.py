@@ -76,7 +76,10 @@ def test_coverage_without_bands_and_laws_draws_lines() -> None:
     found = pickaxe.scorer("coverage", bootstrap=0).score(items)
     answer, [figure] = explained(found.summary)
     assert [series.kind for series in figure.series] == ["line"]
-    assert any("no law fits" in text for text in answer)
+    assert any("no law fits: coverage is 0 at every k" in text for text in answer)
+    answer, _ = explained(pickaxe.scorer("coverage").score([Item("a", fields={"n": 10, "c": 10})]).summary)
+    assert answer[1].startswith("all: one problem only")
+    assert answer[2].startswith("all: all is solved at the first k")
 
 
 def test_coverage_shows_what_selection_and_money_keep() -> None:

@@ -37,6 +37,12 @@ def test_columns_of_a_run() -> None:
     assert row.columns["max_reward"][0] == pytest.approx(found["reward_at_best"].mean())
 
 
+def test_a_group_of_which_nothing_passes_has_no_limit_and_is_flagged() -> None:
+    found = runs(task(10, 0, 0, name="a"), task(10, 0, 0, name="b"))
+    assert [(flag.index, flag.reason) for flag in found.flags] == [(0, "unsolved")]
+    assert not np.signbit(found["reward_at_best"]).any()
+
+
 def test_arrays_and_statuses_say_the_same_as_counts() -> None:
     passed = np.array([True, True, False, True])
     right = np.array([True, False, False, True])

@@ -306,6 +306,13 @@ def test_lines_that_cannot_be_fitted_say_why(base: list[Item], reason: str) -> N
     assert reason in explained(scores.summary)[0][0]
 
 
+def test_shifts_that_are_constant_or_named_otherwise_are_flagged() -> None:
+    scores = fitted(models(X, v2=np.full(len(X), 0.44))).score(models([X[0]], v2=np.array([0.4])))
+    assert flags(scores) == [(0, "constant")]
+    [flag] = fitted(models(X, v2=noisy())).score(models([X[0]], v3=np.array([0.4]))).flags
+    assert flag.message == "not measured under v2: name yours as the baseline does"
+
+
 def test_an_unknown_shift_has_no_value() -> None:
     handle = fitted(models(X, v2=noisy()), shifts=("v2", "sketch"))
     scores = handle.score(models([0.5], v2=np.array([0.4]), sketch=np.array([0.3])))

@@ -221,6 +221,11 @@ def test_beyond_what_was_measured_is_flagged_and_said() -> None:
     assert "2 of 3 requests are larger than any measured one: extrapolated." in explained(found.summary)[0]
 
 
+def test_times_that_do_not_rise_with_the_output_are_flagged() -> None:
+    handle = fitted([point(p, o, [0.5]) for p in (1, 64) for o in (1, 16, 32)])
+    assert [(flag.index, flag.reason) for flag in handle.score([request(64, 16)]).flags] == [(0, "flat")]
+
+
 def test_unequal_requests_are_said() -> None:
     found = score(request(100, 10, deployment="openai/ada"), request(100, 60, deployment="openai/davinci"))
     assert "did not get equal requests" in " ".join(explained(found.summary)[0])

@@ -240,6 +240,8 @@ def test_learning_rate() -> None:
         ({"string_length": None}, "string_length: is missing"),
         ({"total_nll": None}, "total_nll: is missing"),
         ({"total_nll": -1.0}, "total_nll: must be at least 0"),
+        ({"total_nll": 1e9, "string_length": 1000.0}, "total_nll: is 1e.09 nats for a length of "),
+        ({"total_nll": 1e6, "token_count": 10.0}, "total_nll: is 1e.06 nats for a length of 10: "),
         ({"tokens_per_second": 0}, "tokens_per_second: must be a number above 0"),
         ({"tokens_per_second": -5}, "tokens_per_second: must be a number above 0"),
         ({"token_logprobs": np.array([-1.0])}, "total_nll: is missing: give total_nll or token_logprobs, and not both"),

@@ -137,11 +137,12 @@ def test_intervals_and_held_out_error() -> None:
 def test_curves_without_a_law_say_why() -> None:
     few = run(np.array([3.0, 2.9]), np.array([1.0, 2.0]), "few")
     negative = run(np.where(ITERATIONS > 5e4, -1.0, 3.0), name="negative")
-    found = score(few, negative)
+    found = score(few, negative, run(np.full(len(ITERATIONS), 3.0), name="constant"))
     assert np.isnan(found["neg_predicted_loss"]).all()
-    assert [flag.reason for flag in found.flags] == ["no-law", "no-law"]
+    assert [flag.reason for flag in found.flags] == ["no-law", "no-law", "no-law"]
     assert "2 points after the transient are too few" in found.flags[0].message
     assert "the loss is -1" in found.flags[1].message
+    assert "the loss is 3 throughout" in found.flags[2].message
     assert "no law" in explained(found.summary)[0][0]
 
 

@@ -260,9 +260,10 @@ def changed(**fields: Any) -> list[Item]:
         (changed(mixture={"books": 50, "code": 30, "web": 20}), "look like percent"),
         (changed(mixture={"books": "0,5", "code": 0.3, "web": 0.2}), "write a decimal point"),
         (changed(losses={"a": float("nan"), "b": 1.0}), "losses.a: is nan"),
-        (changed(losses={"a": None, "b": 1.0}), "have no target 'a'"),
+        (changed(losses={"a": None, "b": 1.0}), "have no target 'a'; there are b .*: fill it"),
         ([*runs(40), Item("run-3", fields=runs(40)[4].fields)], "was used before, with other weights or losses"),
         ([Item(i.id, fields={**i.fields, "losses": {"a": 2.0}}) for i in runs(40)], "nothing to learn"),
+        ([Item(i.id, fields={**i.fields, "mixture": mixture([0.5, 0.3, 0.2])}) for i in runs(40)], "the same mixture"),
     ],
 )
 def test_wrong_tables_are_named(items: list[Item], message: str) -> None:

@@ -292,6 +292,8 @@ def test_absent_concepts_and_no_law_are_told() -> None:
     assert len(figures) == 1
     few = [Item("a", "dog", {"accuracy": 3.0}), Item("b", "bear", {"accuracy": 4.0})]
     assert "No law" in explained(fitted().score(few).summary)[0][1]
+    shares = [Item("a", "dog", {"accuracy": 0.3}), Item("b", "bear", {"accuracy": 0.4})]
+    assert "Are they shares?" in explained(fitted().score(shares).summary)[0][-1]
 
 
 # ---------------------------------------------------------------- documents

@@ -174,6 +174,8 @@ class Regressors:
 
 def check_learnable(runs: Runs, targets: Sequence[str], params: Params) -> None:
     """Raise where a regressor could only answer a constant."""
+    if not np.ptp(runs.mixtures, axis=0).any():
+        raise InvalidItems("examples", "all have the same mixture: nothing to learn")
     for place, name in enumerate(targets):
         if np.ptp(runs.losses[:, place]) == 0:
             raise InvalidItems("examples", f"all have the same {name!r} ({runs.losses[0, place]:g}): nothing to learn")

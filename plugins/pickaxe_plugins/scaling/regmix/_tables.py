@@ -97,7 +97,9 @@ class Reader:
         for name, value in zip(self.targets, found, strict=True):
             if value is None:
                 raise InvalidItems(
-                    f"{where}.fields", f"have no target {name!r}; there are {', '.join(_offered(item))}{_id(item)}"
+                    f"{where}.fields",
+                    f"have no target {name!r}; there are {', '.join(_offered(item)) or 'none'}{_id(item)}: fill it, or "
+                    "leave the run out",
                 )
         return np.array(
             [
@@ -146,7 +148,7 @@ def _offered(item: Item) -> Sequence[str]:
     """Targets that the item has."""
     losses = item.get("losses")
     if isinstance(losses, dict):
-        return sorted(losses)
+        return sorted(name for name, value in losses.items() if value is not None)
     return [LOSS] if item.get(LOSS) is not None else []
 
 
