@@ -74,6 +74,7 @@ class ScorerHandle(MethodHandle):
         if self.opened.method.scope != "item":
             yield self._score(self.check_items(Items(numbered)), call)
             return
+        self._ready_to_answer()  # also where there are no items
         start = 0
         while part := tuple(islice(numbered, batch)):
             yield self._score(self.check_items(Items(part), start=start), call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 
@@ -16,6 +16,11 @@ _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np
 
 _PLACE = 40
 """Bits for the place of a word among all words of a block."""
+
+
+_LARGEST = 24
+"""Bits of the largest table that keys meet in."""
+_SOME = 1 << 16
 
 
 def top_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, np.ndarray]:
@@ -72,7 +77,7 @@ def _may_repeat(keys: np.ndarray) -> np.ndarray:
     """Rows of all keys that occur more than once, and of few others: equal keys meet in two tables."""
     rows = np.arange(len(keys))
     for odd in _ODD[:2]:
-        shift = 62 - len(keys).bit_length()
+        shift = 64 - min(len(keys).bit_length() + 2, _LARGEST)
         places = ((keys * odd) >> np.uint64(shift)).astype(np.int64)
         meet = np.bincount(places)[places] > 1
         rows, keys = rows[meet], keys[meet]
@@ -93,10 +98,16 @@ def repeated_gram_chars(words: Words, sizes: Sequence[int]) -> dict[int, np.ndar
     likely = _Likely(words, joined.encode("utf-8", "surrogatepass"), min(sizes))
     for n in sizes:
         rows = likely(n)
-        columns = words.owners[rows], rows, starts[rows], starts[rows + n]
-        sums = _scan(joined, zip(*(column.tolist() for column in columns), strict=True), n)
+        sums = _scan(joined, _spans(words, rows, starts, n), n)
         found[n][list(sums)] = list(sums.values())
     return found
+
+
+def _spans(words: Words, rows: np.ndarray, starts: np.ndarray, n: int) -> Iterable[tuple[int, int, int, int]]:
+    """(text, first word, start, end) of the n-grams that begin at these rows, of a huge text not all at once."""
+    parts = (rows[at : at + _SOME] for at in range(0, len(rows), _SOME))
+    columns = ((words.owners[part], part, starts[part], starts[part + n]) for part in parts)
+    return chain.from_iterable(zip(*(each.tolist() for each in four), strict=True) for four in columns)
 
 
 class _Likely:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import pickaxe
 from pickaxe.errors import InvalidItems, InvalidParams
-from pickaxe_plugins.selection import _numbered_words, _text_units
+from pickaxe_plugins.selection import _numbered_words, _rules_grams, _text_units
 from pickaxe_plugins.selection._numbered_words import BLOCK, Lexicon, Words, blocks, cut
 from pickaxe_plugins.selection._rules_grams import repeated_gram_chars, top_gram_chars
 from pickaxe_plugins.selection._rules_terminals import TERMINALS
@@ -140,6 +140,16 @@ def test_repeated_and_top_ngrams_are_those_of_a_plain_count(seed: int, length: i
 
 def lists(found: dict[int, np.ndarray]) -> dict[int, list[int]]:
     return {n: values.tolist() for n, values in found.items()}
+
+
+def test_ngrams_of_a_huge_text_meet_in_small_tables_and_are_scanned_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    texts = [" ".join(draw.choice("abcdef") for _ in range(size)) for size in (300, 40)]
+    words = cut(texts)
+    whole = lists(repeated_gram_chars(words, (2, 5))), lists(top_gram_chars(words, (2, 3)))
+    monkeypatch.setattr(_rules_grams, "_LARGEST", 2)
+    monkeypatch.setattr(_rules_grams, "_SOME", 7)
+    assert (lists(repeated_gram_chars(words, (2, 5))), lists(top_gram_chars(words, (2, 3)))) == whole
 
 
 def test_ngrams_count_as_equal_by_their_characters() -> None:
