@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 import pickaxe
 from benchmarks._pairs import alternate, rate
 from pickaxe.models import ModelStore
+from pickaxe.onnx_runtime import cores
 
 PASSAGES = 100
 SENTENCE = "Green tea is brewed at about {} degrees and black tea with boiling water, as {} of {} people say. "
@@ -64,7 +65,9 @@ def other(model: Path, pairs: list[tuple[str, str]], ours: np.ndarray) -> tuple[
         return None, "sentence-transformers is not installed"
     library = importlib.import_module("sentence_transformers")
     torch = importlib.import_module("torch")
+    torch.set_num_threads(cores())
     cross = library.CrossEncoder(str(model), device="cpu", max_length=512)
     raw = torch.nn.Identity()
     far = float(np.abs(np.asarray(cross.predict(pairs, activation_fn=raw)).reshape(-1) - ours).max())
-    return lambda: cross.predict(pairs, activation_fn=raw), f"scores differ by at most {far:.1e}"
+    note = f"both on {cores()} threads, pairs of texts to logits, which differ by at most {far:.1e}"
+    return lambda: cross.predict(pairs, activation_fn=raw), note
