@@ -9,6 +9,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,7 @@ def run() -> Iterator[dict[str, Any]]:
             passages = [SENTENCE.format(row, row % 7, row % 11) * (1 + row % longest) for row in range(PASSAGES)]
             pairs = [("how hot should the water for green tea be", passage) for passage in passages]
             peer, note = other(model, pairs, cross.score(pairs))
-            seconds = alternate(lambda pairs=pairs: cross.score(pairs), peer, 3)
+            seconds = alternate(partial(cross.score, pairs), peer, 3)
             yield rate(f"score {PASSAGES} {name} passages of one query", PASSAGES, seconds, "passages/s", note)
 
 

@@ -75,9 +75,7 @@ def graph(vectors: np.ndarray, queries: np.ndarray, exact: np.ndarray) -> Iterat
         for effort in (32, 128, 512):
             found, _ = index.search(queries, K, effort)
             recall = float(np.mean([len(set(one) & set(two)) / K for one, two in zip(found, exact, strict=True)]))
-            seconds = alternate(
-                lambda effort=effort: index.search(queries, K, effort), lambda: index.dense.search(queries, K), 3
-            )
+            seconds = alternate(partial(index.search, queries, K, effort), partial(index.dense.search, queries, K), 3)
             name = f"graph, effort {effort}, peer: exact"
             yield rate(name, QUERIES, seconds, "queries/s", f"recall@{K} {recall:.4f}")
 
