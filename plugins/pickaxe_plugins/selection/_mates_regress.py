@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,10 @@ from pickaxe_plugins.train.pairs import ROOM
 
 BLOCK = 512
 """Texts whose pieces are held at a time."""
+CHARACTERS = 64
+"""A token; texts that are longer are looked at only as far as the encoder reads."""
 EVALUATIONS = "evaluations.json"
+_BLANK = re.compile(r"\s")
 _RIDGES = 10.0 ** np.arange(-4, 7)
 """Penalties that are tried, times the mean variance of a feature."""
 
@@ -59,11 +63,21 @@ def framed(encoder: Encoder, texts: Sequence[str], pieces: int) -> list[list[lis
     Only the first piece has [CLS], and only the last one [SEP], also when the text was cut.
     """
     limit = encoder.max_tokens
-    found = []
-    for ids in encoder.tokenizer.encode_batch(texts, add_special=True):
-        kept = ids if len(ids) <= pieces * limit else [*ids[: pieces * limit - 1], ids[-1]]
+    most, found = pieces * limit, []
+    beginnings = [_beginning(text, most) for text in texts]
+    tokens = encoder.tokenizer.encode_batch(beginnings, add_special=True)
+    for text, beginning, ids in zip(texts, beginnings, tokens, strict=True):
+        if len(beginning) < len(text) and len(ids) <= most:
+            ids = encoder.tokenizer.encode(text, add_special=True)
+        kept = ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
         found.append([kept[start : start + limit] for start in range(0, len(kept), limit)])
     return found
+
+
+def _beginning(text: str, tokens: int) -> str:
+    """Of a long text what should do for so many tokens, up to a blank: a huge one takes gigabytes to cut whole."""
+    blank = _BLANK.search(text, CHARACTERS * tokens)
+    return text[: blank.start()] if blank else text
 
 
 def features(encoder: Encoder, texts: Sequence[str], pieces: int, call: Call) -> np.ndarray:

@@ -121,6 +121,20 @@ def test_a_mean_is_over_the_tokens_of_all_pieces(encoder: Path) -> None:
     np.testing.assert_allclose(_mates_regress.features(opened, texts[:2], 1, call), found[:2], atol=1e-5)
 
 
+def test_of_a_huge_text_only_the_beginning_is_cut(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Host().encoder(str(encoder))
+    texts = ["simmer the leek in butter " * 20, "chop", "leek" * 90 + " in butter", ""]
+    whole = _mates_regress.framed(opened, texts, 2)
+    asked = []
+    monkeypatch.setattr(_mates_regress, "CHARACTERS", 4)
+    monkeypatch.setattr(
+        type(opened.tokenizer), "encode_batch", lambda self, some, **options: asked.extend(some) or
+        [self.encode(text, **options) for text in some],
+    )  # fmt: skip
+    assert _mates_regress.framed(opened, texts, 2) == whole
+    assert len(asked[0]) < 150
+
+
 def test_the_network_that_learns_is_the_one_that_scores(encoder: Path) -> None:
     opened = Host().encoder(str(encoder))
     config, weights = bert_files.load(encoder)
