@@ -157,6 +157,8 @@ def test_wide_and_long_tables_reach_the_method(run: Run, tmp_path: Path) -> None
         (("id,n,c", 'a,3,"1,0"'), (), r"t.csv:2.fields.c: is text, wanted int64 .*--decimal ,"),
         (("id,n,c", "a,3,1 of 3"), (), r"fields.c: is text, wanted int64 .*it holds '1 of 3'"),
         (("id,correct", 'a,"0,5"', 'a,"0,6"'), ("--gather", "id=correct"), r"is texts, wanted tensor .*--decimal ,"),
+        (("id,n,c", "a,3.0,1"), (), r"fields.n: is float64, wanted int64 .*it holds 3.0: write a whole number"),
+        (("id,try_1", "a,True"), ("--wide", "correct=try_*"), "write a number, true or false"),
         (("id,correct,x", "a,,1"), ("--wide", "correct={try_*}"), r"has no column like 'try_\*'"),
         (("id,correct", "a,1"), (), r"is int64, wanted tensor .*--gather KEY=correct joins the rows"),
         (("id,try_1,try_2", "a,true,"), ("--wide", "correct=try_*"), r"t.csv:2: column 'try_2' is empty"),

@@ -92,7 +92,7 @@ def _number(value: Any, column: str, where: str) -> float | int:
         raise InvalidItems(
             where, f"column {column!r} is empty: fill it, or give a long table, which lacks the row, to gather"
         )
-    remedy = comma_hint(value) or "write a number"
+    remedy = comma_hint(value) or "write a number, true or false"
     raise InvalidItems(where, f"column {column!r} holds {value!r}: {remedy}")
 
 

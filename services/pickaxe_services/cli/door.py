@@ -160,7 +160,9 @@ def _with_remedy(found: Violation, item: Item, kinds: Mapping[str, str]) -> Viol
         hint = f"there are {', '.join(item.fields)}: --map THEIRS={name} reads one of them as {name}"
     elif kinds.get(name) == "tensor" and isinstance(value, (int, float)):
         hint = f"--gather KEY={name} joins the rows of an item, --wide '{name}=COL*' the columns of a row"
-    elif value == ():
+    elif kinds.get(name) == "int64" and isinstance(value, float):
+        hint = f"it holds {value!r}: write a whole number, without a point"
+    elif isinstance(value, tuple) and not value:
         hint = "it is empty"
     else:
         hint = comma_hint(cell) or (f"it holds {cell[:40]!r}" if isinstance(cell, str) else "")
