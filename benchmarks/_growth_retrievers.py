@@ -89,8 +89,7 @@ RETRIEVERS: dict[str, Growth] = {
     ),
     "clustered-rag": searched(
         "clustered-rag", VECTORS, f"texts with {WIDTH}-dimensional vectors, 8 clusters, 10 rounds; 100 queries",
-        {"index": "linear", "search": "constant"},
-        lambda n: with_fields(n, texts(n), embedding=vectors(n)), wanted(100),
+        CARD, lambda n: with_fields(n, texts(n), embedding=vectors(n)), wanted(100),
         params=lambda: {"k": 8, "n_init": 1, "max_iter": 10},
     ),
     "anncur": searched(
@@ -100,7 +99,7 @@ RETRIEVERS: dict[str, Growth] = {
     ),
     "dsi": searched(
         "dsi", VECTORS, "documents of 12 words, one made-up question each, one epoch of one layer; 20 queries",
-        {"fit": "linear", "index": "linear", "search": "constant"}, lambda n: items(texts(n)), asked(20),
+        {"fit": "linear", **CARD}, lambda n: items(texts(n)), asked(20),
         lambda n: [*items(texts(n)), *questions(n)],
         params=lambda: {"c": 30, "beam": 10, "vocab": 1000, "span_len": 16, "m_queries": 1,
                                "encoder": encoder(),

@@ -14,7 +14,7 @@ from pickaxe import Item
 FILTERS, TEXTS, SIGNALS = "Rules and pipelines", "Scorers of texts", "Scorers of vectors and of a model's signals"
 PAGES = "pages of eight lines, 97 words"
 FEW = 100
-ENOUGH = "three decades"
+ENOUGH = "three decades, from a hundred"
 
 
 def with_fields(n: int, made: Iterator[str] | None = None, **columns: np.ndarray) -> Iterator[Item]:
