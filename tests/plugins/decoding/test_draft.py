@@ -87,13 +87,22 @@ def _end(running: Any) -> Any:
 # ---------------------------------------------------------------- the fit
 
 
-def test_a_draft_comes_near_its_target_and_speaks(target: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def learned(target: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """A draft that was trained for a while, and what its fit measured."""
+    path = tmp_path_factory.mktemp("draft") / "art"
+    return path, _measured(target, path, recipe={**RECIPE, "epochs": 6})
+
+
+def test_a_draft_comes_near_its_target_and_speaks(
+    target: Path, learned: tuple[Path, dict[str, float]], tmp_path: Path
+) -> None:
+    path, after = learned
     before = _measured(target, tmp_path / "new", steps=0)
-    after = _measured(target, tmp_path / "art", recipe={**RECIPE, "epochs": 6})
     assert after["acceptance"] > before["acceptance"] + 0.2
     assert after["kl"] < before["kl"] - 1
     assert after["agreement"] > 0.4
-    (found,) = pickaxe.decoder("draft", artifact=tmp_path / "art").complete(Prompt("Anna has", sampling=Sampling(n=1)))
+    (found,) = pickaxe.decoder("draft", artifact=path).complete(Prompt("Anna has", sampling=Sampling(n=1)))
     assert found.text
     assert found.usage["completion_tokens"] == len(found.token_ids)
 
@@ -156,9 +165,10 @@ def test_an_interrupted_fit_goes_on_to_the_same_files(
     assert len([each for each in rest if each.stage == "train"]) == {"train 4": 3, "measure": 0}.get(stop, 6)
 
 
-def test_a_new_draft_has_the_targets_vocabulary_context_and_rotary_base(target: Path, tmp_path: Path) -> None:
-    drafting(target).fit(starts(4), out=tmp_path / "art")
-    made, of = open_checkpoint(tmp_path / "art").architecture, open_checkpoint(target).architecture
+def test_a_new_draft_has_the_targets_vocabulary_context_and_rotary_base(
+    target: Path, learned: tuple[Path, dict[str, float]]
+) -> None:
+    made, of = open_checkpoint(learned[0]).architecture, open_checkpoint(target).architecture
     assert (made.vocab, made.context, made.rope_base, made.eps) == (of.vocab, of.context, of.rope_base, of.eps)
     assert (made.layers, made.width, made.heads, made.kv_heads, made.tied) == (1, 32, 2, 1, True)
     assert of.context == NET.context
@@ -178,13 +188,14 @@ def test_a_fit_goes_on_from_a_draft(target: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- its use
 
 
-def test_speculative_decoding_takes_the_artifact_as_its_draft(target: Path, tmp_path: Path) -> None:
-    drafting(target, recipe={**RECIPE, "epochs": 6}).fit(starts(24), out=tmp_path / "art")
+def test_speculative_decoding_takes_the_artifact_as_its_draft(
+    target: Path, learned: tuple[Path, dict[str, float]]
+) -> None:
     given = {"model": str(target), "precision": "fp32", "temperature": 0, "max_tokens": 24}
     prompts = [text(row)[:30] for row in range(3)]
     plain = [each for each in pickaxe.decoder("repeated-sampling", **given).complete(prompts) if each.choice == 0]
     for name in ("spectr", "mdsd"):
-        found = pickaxe.decoder(name, **given, draft_model=str(tmp_path / "art")).complete(prompts)
+        found = pickaxe.decoder(name, **given, draft_model=str(learned[0])).complete(prompts)
         assert [each.text for each in found if each.choice == 0] == [each.text for each in plain]
 
 
