@@ -68,6 +68,8 @@ class Index:
             for name in (_ENDS, _POSTINGS, _TAG_ENDS, _TAGGED, _PROBABILITIES, _IDS, _ID_ENDS)
         )
 
+        self._bounds = [0, *self._ends.tolist()]  # looked up for every word: Python's integers are read faster
+
     def __len__(self) -> int:
         return len(self._id_ends)
 
@@ -79,15 +81,17 @@ class Index:
         return np.diff(self._ends, prepend=np.int64(0))
 
     def count(self, lemma: str) -> int:
-        return len(self.documents(lemma))
+        place = self._places.get(lemma)
+        return 0 if place is None else self._bounds[place + 1] - self._bounds[place]
 
     def documents(self, lemma: str) -> np.ndarray:
         place = self._places.get(lemma)
-        return _NONE if place is None else _part(self._postings, self._ends, place)
+        return _NONE if place is None else self._postings[self._bounds[place] : self._bounds[place + 1]]
 
     def holding(self, lemmas: Iterable[str]) -> np.ndarray:
         """Documents with all of the lemmas; none of none."""
-        lists = sorted((self.documents(lemma) for lemma in lemmas), key=len)
+        lists = [self.documents(lemma) for lemma in lemmas]
+        lists.sort(key=len)
         found = lists[0] if lists else _NONE
         for other in lists[1:]:
             found = intersection(found, other)
