@@ -71,7 +71,7 @@ class RulesGopherRepetition(Rules[Params]):
         *(statistic(f"top_{n}_gram_chars", f"share of the most frequent {n}-gram in the characters") for n in TOP),
         *(statistic(f"dup_{n}_gram_chars", f"share of repeated {n}-grams in the characters") for n in REPEATED),
     )
-    cost = "Tables and a few sorts of integers: some 0.35 ms for 3 kB on one core.  Memory: one block, 100 bytes a word."
+    cost = "Tables, a few sorts of integers: some 0.35 ms for 3 kB on one core.  Memory: one block, 100 bytes a word."
     reproduced = "Decisions, reasons and statistics of datatrove 0.10.1 on 34 texts, exactly (golden cases)."
 
     def declared_columns(self) -> tuple[Column, ...]:
