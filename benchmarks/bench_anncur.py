@@ -14,7 +14,7 @@ import pickaxe
 from benchmarks import _metatool
 from benchmarks._pairs import alternate, rate
 from pickaxe import Call, InputField, Item, Items, Method, Params, Ranked, Ranking, catalog, generator, hookimpl
-from pickaxe_plugins.retrieval._cur import Inverse, best
+from pickaxe_plugins.retrieval.anncur._cur import Inverse, best
 
 DOCUMENTS = int(os.environ.get("PICKAXE_BENCH_DOCUMENTS", "100000"))
 ANCHORS, ANCHOR_QUERIES = 200, 500

@@ -12,8 +12,8 @@ from benchmarks import _tiny_net as net
 from benchmarks._rows import median, row
 from pickaxe.extras import require
 from pickaxe_plugins.scaling._laws import resampled_counts
-from pickaxe_plugins.scaling._param_law import CHINCHILLA, STARTS, fit, refit
-from pickaxe_plugins.scaling._pruning import Course, magnitude_mask, pruning, schedule
+from pickaxe_plugins.scaling.avg_param_law._law import CHINCHILLA, STARTS, fit, refit
+from pickaxe_plugins.scaling.avg_param_law._pruning import Course, magnitude_mask, pruning, schedule
 
 STEPS, BATCH, HIDDEN = 1400, 128, 224
 

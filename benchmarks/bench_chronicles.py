@@ -14,10 +14,10 @@ import numpy as np
 
 import pickaxe
 from pickaxe import Item, SearchResults, metrics
-from pickaxe_plugins.retrieval._bm25 import Bm25
-from pickaxe_plugins.retrieval._customise import custom_cosine, labelled_pairs, train
 from pickaxe_plugins.retrieval._fusion import best
 from pickaxe_plugins.retrieval._windows import words
+from pickaxe_plugins.retrieval.chronicles._bm25 import Bm25
+from pickaxe_plugins.retrieval.chronicles._customise import custom_cosine, labelled_pairs, train
 
 FILES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "30-faquad-pt"
 K = 10

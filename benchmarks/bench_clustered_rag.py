@@ -15,7 +15,7 @@ import numpy as np
 import pickaxe
 from benchmarks._pairs import alternate
 from pickaxe import Call, Item
-from pickaxe_plugins.retrieval._clusters import Settings, agreement, cluster
+from pickaxe_plugins.retrieval.clustered_rag._clusters import Settings, agreement, cluster
 
 VECTORS = int(os.environ.get("PICKAXE_BENCH_VECTORS", "10000"))
 ARTICLES = int(os.environ.get("PICKAXE_BENCH_ARTICLES", "48"))

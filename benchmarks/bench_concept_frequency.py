@@ -20,10 +20,10 @@ import pickaxe
 from benchmarks._rows import row
 from pickaxe import Item
 from pickaxe.artifact import Artifact
-from pickaxe_plugins.selection._concept_search import Search, words
-from pickaxe_plugins.selection._log_linear import log_linear
-from pickaxe_plugins.selection._nouns import Rules
-from pickaxe_plugins.selection._postings import Index
+from pickaxe_plugins.selection.concept_frequency._log_linear import log_linear
+from pickaxe_plugins.selection.concept_frequency._nouns import Rules
+from pickaxe_plugins.selection.concept_frequency._postings import Index
+from pickaxe_plugins.selection.concept_frequency._search import Search, words
 
 CAPTIONS = int(os.environ.get("PICKAXE_BENCH_CAPTIONS", "1000000"))
 CONCEPTS, WORDS = 4000, 20_000

@@ -14,7 +14,7 @@ import numpy as np
 
 import pickaxe
 from benchmarks._rows import row
-from pickaxe_plugins.selection._word_ngrams import NgramModel, Vocabulary, joined
+from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, Vocabulary, joined
 
 CORPORA = Path(__file__).parents[1] / "tests" / "golden" / "files" / "22-token-iou"
 AREAS = ("finance", "state_of_the_union", "chatlogs", "wikitexts")

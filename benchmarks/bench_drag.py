@@ -23,11 +23,11 @@ from pickaxe import Call, Item, MethodRef, Prompt, Sampling
 from pickaxe.host import default_host
 from pickaxe.lm import LM, logsumexp
 from pickaxe_plugins.generation import _rag_law
-from pickaxe_plugins.generation.drag.desk import Desk
-from pickaxe_plugins.generation.drag.dialogue import Question
-from pickaxe_plugins.generation.drag.prompt import Demonstration, Tokens
-from pickaxe_plugins.generation.drag.store import Library, Store
-from pickaxe_plugins.generation.drag.writers import Engine
+from pickaxe_plugins.generation.drag._desk import Desk
+from pickaxe_plugins.generation.drag._dialogue import Question
+from pickaxe_plugins.generation.drag._prompt import Demonstration, Tokens
+from pickaxe_plugins.generation.drag._store import Library, Store
+from pickaxe_plugins.generation.drag._writers import Engine
 from pickaxe_plugins.generation.rag_allocation import DEMONSTRATIONS, DOCUMENTS, ITERATIONS, configurations
 
 QUESTIONS = 60

@@ -17,9 +17,9 @@ import numpy as np
 
 import pickaxe
 from pickaxe import Call, Item
-from pickaxe_plugins.retrieval.dsi import beams
-from pickaxe_plugins.retrieval.dsi.clustering import semantic
-from pickaxe_plugins.retrieval.dsi.trie import Trie
+from pickaxe_plugins.retrieval.dsi import _beams
+from pickaxe_plugins.retrieval.dsi._clustering import semantic
+from pickaxe_plugins.retrieval.dsi._trie import Trie
 
 FILES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-en"
 NETWORK = {"layers": 1, "width": 64, "heads": 4, "kv_heads": 4}
@@ -133,7 +133,7 @@ def latency() -> Iterator[dict[str, Any]]:
 
 
 def _walk(trie: Trie, beam: int) -> None:
-    beams.search(trie, Drawn(1, 200), beam, 5, True, Call())
+    _beams.search(trie, Drawn(1, 200), beam, 5, True, Call())
 
 
 def clustering() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pickaxe
 from benchmarks._rows import median
 from pickaxe import Item
 from pickaxe.extras import require
-from pickaxe_plugins.evaluation import _robust_lines as lines
+from pickaxe_plugins.evaluation.effective_robustness import _lines as lines
 
 SHIFTS = 10
 

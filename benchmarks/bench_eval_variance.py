@@ -16,9 +16,9 @@ import pickaxe
 from benchmarks._rows import median
 from pickaxe import Call, Item
 from pickaxe.extras import require
-from pickaxe_plugins.evaluation import _item_response, _seed_stats
-from pickaxe_plugins.evaluation._eval_benchmarks import rank_correlations
-from pickaxe_plugins.evaluation._eval_read import benchmark, places
+from pickaxe_plugins.evaluation.eval_variance import _item_response, _seed_stats
+from pickaxe_plugins.evaluation.eval_variance._benchmarks import rank_correlations
+from pickaxe_plugins.evaluation.eval_variance._read import benchmark, places
 
 
 def run() -> Iterator[dict[str, Any]]:

@@ -14,8 +14,8 @@ import numpy as np
 
 import pickaxe
 from pickaxe import Call, Item
-from pickaxe_plugins.selection import _transport
-from pickaxe_plugins.selection._transport import Costs, Settings
+from pickaxe_plugins.selection.got_d import _transport
+from pickaxe_plugins.selection.got_d._transport import Costs, Settings
 
 EPSILON = 0.05
 NO_PEER = "POT is not installed"

@@ -14,7 +14,7 @@ import numpy as np
 import pickaxe
 from pickaxe import Item, Progress
 from pickaxe.metrics import mean, recall
-from pickaxe_plugins.retrieval._page_pairs import page, pretraining_pairs
+from pickaxe_plugins.retrieval.ict_bfs_wlp._page_pairs import page, pretraining_pairs
 
 FILES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-en"
 PAIRS = 50_000

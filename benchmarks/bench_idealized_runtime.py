@@ -13,8 +13,15 @@ import numpy as np
 import pickaxe
 from benchmarks._rows import median
 from pickaxe import Prompt
-from pickaxe_plugins.scaling._runtime_model import Deployment, Rules, aggregated, estimate, fit_deployment, presets
-from pickaxe_plugins.scaling._runtime_profile import Grid, profile
+from pickaxe_plugins.scaling.idealized_runtime._model import (
+    Deployment,
+    Rules,
+    aggregated,
+    estimate,
+    fit_deployment,
+    presets,
+)
+from pickaxe_plugins.scaling.idealized_runtime._profile import Grid, profile
 
 QUERIES = 1_000_000
 

@@ -17,9 +17,9 @@ import pickaxe
 from benchmarks._metatool import items, mrr10
 from benchmarks._rows import row
 from pickaxe import Artifact, Call, Item, metrics
-from pickaxe_plugins.evaluation import _extrap_similarity as similarity
-from pickaxe_plugins.evaluation import _extrap_splits as splits
 from pickaxe_plugins.evaluation.interp_extrap import Data, evaluate, label_overlap
+from pickaxe_plugins.evaluation.interp_extrap import _similarity as similarity
+from pickaxe_plugins.evaluation.interp_extrap import _splits as splits
 
 FILES = Path(__file__).parent.parent / "tests" / "golden" / "files" / "25-extrapolate-eval"
 ADORE = pickaxe.MethodRef(

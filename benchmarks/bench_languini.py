@@ -13,7 +13,7 @@ import numpy as np
 import pickaxe
 from benchmarks._rows import median
 from pickaxe import Item
-from pickaxe_plugins.scaling._languini_stream import distribute, windows
+from pickaxe_plugins.scaling.languini._stream import distribute, windows
 
 TABLE = Path(__file__).parent.parent / "tests" / "golden" / "files" / "65-languini" / "throughput.csv"
 PUBLISHED = {("gpt", "small"): 55_416, ("gpt", "medium"): 16_618, ("lstm", "mini"): 94_781, ("lstm", "tiny"): 36_930,
@@ -80,8 +80,8 @@ def plans() -> Iterator[dict[str, Any]]:
 
 def evaluation(seq_len: int, last_n: int, tokens: int) -> dict[str, Any]:
     """The peer reads every window of the recurrent network from its first token, as a network without state must."""
-    from pickaxe_plugins.scaling import _languini_train as training
-    from pickaxe_plugins.scaling._languini_nets import network
+    from pickaxe_plugins.scaling.languini import _train as training
+    from pickaxe_plugins.scaling.languini._nets import network
     from pickaxe_plugins.train.settings import Shape
 
     net = network("qlstm", Shape(layers=2, width=64, heads=2, kv_heads=2), 512, seq_len)

@@ -12,7 +12,7 @@ import pickaxe
 from benchmarks._rows import median, row
 from pickaxe import Item
 from pickaxe.extras import require
-from pickaxe_plugins.scaling._learning_trace import Rules, pattern, trace
+from pickaxe_plugins.scaling.learning_curve._trace import Rules, pattern, trace
 
 WORDS, STEP = 400_000, 5_000
 

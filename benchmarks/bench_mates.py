@@ -19,10 +19,10 @@ from pickaxe.artifact import writing
 from pickaxe.comparison import spearman
 from pickaxe.lm.weights import Architecture
 from pickaxe.tokenizers import Tokenizer
-from pickaxe_plugins.selection import _mates_regress
-from pickaxe_plugins.selection._mates_base import Base, counted
-from pickaxe_plugins.selection._mates_probe import Prober, State, Step, decoder
-from pickaxe_plugins.selection._quad_influence import next_token_loss
+from pickaxe_plugins.selection.mates import _regress
+from pickaxe_plugins.selection.mates._base import Base, counted
+from pickaxe_plugins.selection.mates._probe import Prober, State, Step, decoder
+from pickaxe_plugins.selection.quad._influence import next_token_loss
 from pickaxe_plugins.train import llama, optimisers, trained, vocabulary
 from pickaxe_plugins.train.descent import Shuffle, finished, go_on
 from pickaxe_plugins.train.settings import Net
@@ -62,7 +62,7 @@ def scoring(count: int) -> dict[str, Any]:
     texts = [PROSE[start : start + 600] for start in range(0, 600 * count, 600)]
     encoder, call = Host().encoder(), pickaxe.Call()
     encoder.encode(texts[:4], call)
-    ours = count / median(lambda: _mates_regress.features(encoder, texts, 2, call), 3)
+    ours = count / median(lambda: _regress.features(encoder, texts, 2, call), 3)
     return row(
         "scoring against its encoder", ours, count / median(lambda: encoder.encode(texts, call), 3), "texts/s", count
     )

@@ -21,8 +21,8 @@ import pickaxe
 from benchmarks._rows import row
 from pickaxe import Call
 from pickaxe.lm import LM
-from pickaxe_plugins.selection._min_k_stats import lowest_means
 from pickaxe_plugins.selection._roc import roc
+from pickaxe_plugins.selection.min_k_prob._stats import lowest_means
 
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 RUNS = 5

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pickaxe import Call
-from pickaxe_plugins.selection import _pcb_classes, _pcb_pick
-from pickaxe_plugins.selection._pcb_pick import Base, balanced
+from pickaxe_plugins.selection.pcb import _classes, _pick
+from pickaxe_plugins.selection.pcb._pick import Base, balanced
 
 HERE = Path(__file__).parent.parent / "tests" / "plugins" / "selection"
 BASES: tuple[Base, ...] = ("entropy", "coreset", "badge", "random")
@@ -44,9 +44,9 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 def data(n: int, k: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    features = _pcb_classes.unit(rng.normal(size=(n, d))).astype(np.float32)
-    matrix = _pcb_classes.unit(rng.normal(size=(k, d)))
-    return features, matrix, _pcb_classes.unit(rng.normal(size=(2 * k, d))).astype(np.float32)
+    features = _classes.unit(rng.normal(size=(n, d))).astype(np.float32)
+    matrix = _classes.unit(rng.normal(size=(k, d)))
+    return features, matrix, _classes.unit(rng.normal(size=(2 * k, d))).astype(np.float32)
 
 
 def choosing(base: Base, n: int, k: int, d: int, q: int) -> Iterator[dict[str, Any]]:
@@ -55,8 +55,8 @@ def choosing(base: Base, n: int, k: int, d: int, q: int) -> Iterator[dict[str, A
 
     def work() -> None:
         rng = np.random.default_rng(0)
-        p = _pcb_classes.probabilities(features, matrix, 20.0, Call())
-        best = _pcb_pick.informative(base, p, features, labelled, q, rng, Call())
+        p = _classes.probabilities(features, matrix, 20.0, Call())
+        best = _pick.informative(base, p, features, labelled, q, rng, Call())
         balanced(p.argmax(axis=1)[best], np.full(k, 2), q, rng, "reference")
 
     name, note = f"{base}: {n:,} x {d}, {k} classes, subset {q}", "the official code was not installed"
@@ -70,17 +70,17 @@ def choosing(base: Base, n: int, k: int, d: int, q: int) -> Iterator[dict[str, A
 def explicit(n: int, k: int, d: int, q: int) -> Iterator[dict[str, Any]]:
     """BADGE on factored and on explicit embeddings, (n, k d)."""
     features, matrix, _ = data(n, k, d)
-    p = _pcb_classes.probabilities(features, matrix, 20.0, Call())
+    p = _classes.probabilities(features, matrix, 20.0, Call())
 
     def whole() -> None:
-        rng, factors = np.random.default_rng(0), _pcb_pick.badge_factors(p)
+        rng, factors = np.random.default_rng(0), _pick.badge_factors(p)
         made = (factors[:, :, None] * features[:, None]).reshape(n, -1)
         chosen, apart = int((made**2).sum(axis=1).argmax()), np.full(n, np.inf)
         for _ in range(q - 1):
             apart = np.minimum(apart, ((made - made[chosen]) ** 2).sum(axis=1))
             chosen = int(rng.choice(n, p=apart / apart.sum()))
 
-    ours = seconds(lambda: _pcb_pick.badge(p, features, q, np.random.default_rng(0), Call()))
+    ours = seconds(lambda: _pick.badge(p, features, q, np.random.default_rng(0), Call()))
     yield row(f"badge: {n:,}, K d = {k * d:,}", ours, seconds(whole, 1), "s", n, "peer: explicit embeddings in NumPy")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import pickaxe
-from pickaxe_plugins.selection.preselect.strength import strength
+from pickaxe_plugins.selection.preselect._strength import strength
 
 BENCHMARK = (75.38, 76.30, 77.27, 79.46, 80.47, 81.19)
 DOCUMENTS = 20_000

@@ -14,8 +14,8 @@ import numpy as np
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection._guide_classifier import chances
-from pickaxe_plugins.selection._guide_text import Blocklist, features
+from pickaxe_plugins.selection.pretrainers_guide._classifier import chances
+from pickaxe_plugins.selection.pretrainers_guide._text import Blocklist, features
 
 CORPORA = Path(__file__).parents[1] / "tests" / "golden" / "files" / "22-token-iou"
 LENGTH = 3000

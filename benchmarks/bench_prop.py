@@ -19,9 +19,9 @@ import numpy as np
 import pickaxe
 from benchmarks._pairs import alternate, rate
 from pickaxe import Item
-from pickaxe_plugins.reranking.prop import training
-from pickaxe_plugins.reranking.prop.pairs import Sampler
-from pickaxe_plugins.reranking.prop.statistics import Collector, Counts, words
+from pickaxe_plugins.reranking.prop import _training
+from pickaxe_plugins.reranking.prop._pairs import Sampler
+from pickaxe_plugins.reranking.prop._statistics import Collector, Counts, words
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 
 DATA = Path(__file__).parents[1] / "tests/golden/files/29-prop/wiki_toy_trimmed.jsonl"
@@ -105,10 +105,10 @@ def quality(articles: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
                              for part in (order[:80], order[80:]))  # fmt: skip
             options = {"base": str(base), "max_len": 128, "epochs": 12, "rate": 1e-3, "warmup": 0.1, "dropout": 0.0}
             both = pickaxe.reranker("prop", **options).fit(learned, validation=held, seed=seed)
-            with mock.patch.object(training, "rop_loss", return_value=0.0):
-                training._loss.cache_clear()
+            with mock.patch.object(_training, "rop_loss", return_value=0.0):
+                _training._loss.cache_clear()
                 words_only = pickaxe.reranker("prop", **options).fit(learned, seed=seed)
-            training._loss.cache_clear()
+            _training._loss.cache_clear()
             values = {
                 "held-out pair accuracy": (both.artifact.notes["validation_accuracy"], 0.5, "share", "peer: chance"),
                 "MRR of title to article": (

@@ -15,8 +15,8 @@ import numpy as np
 import pickaxe
 from benchmarks._pairs import alternate, rate
 from pickaxe import Item
-from pickaxe_plugins.retrieval._qta_pairs import dpo_loss, margins
-from pickaxe_plugins.retrieval._qta_rewrite import Desk, rewritten
+from pickaxe_plugins.retrieval.qta._pairs import dpo_loss, margins
+from pickaxe_plugins.retrieval.qta._rewrite import Desk, rewritten
 
 FILES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "26-tool-retrieval"
 SETS = {

@@ -14,8 +14,8 @@ import numpy as np
 import pickaxe
 from benchmarks._rows import median
 from pickaxe import Host
-from pickaxe_plugins.selection._quad_bandit import Bandit, Neighbours
-from pickaxe_plugins.selection._quad_influence import Influence, Settings
+from pickaxe_plugins.selection.quad._bandit import Bandit, Neighbours
+from pickaxe_plugins.selection.quad._influence import Influence, Settings
 from pickaxe_plugins.train import gradients, kronecker, llama, vocabulary
 from pickaxe_plugins.train.settings import Net
 

@@ -16,8 +16,8 @@ import numpy as np
 import pickaxe
 from pickaxe import Call, Item, kmeans
 from pickaxe.artifact import ArtifactWriter
-from pickaxe_plugins.selection import _s2l_proxy
-from pickaxe_plugins.selection._balance import order
+from pickaxe_plugins.selection.s2l import _proxy
+from pickaxe_plugins.selection.s2l._balance import order
 from pickaxe_plugins.train import llama, loop
 from pickaxe_plugins.train.loop import Text
 from pickaxe_plugins.train.settings import Net, Recipe
@@ -100,13 +100,13 @@ def passes(count: int) -> dict[str, Any]:
         Item(str(at), fields={"prompt": "Go on", "answer": " ".join(draw.choices(WORDS, k=draw.randint(1, 12)))})
         for at in range(count)
     ]
-    architecture, found = _s2l_proxy.texts(items, NET)
+    architecture, found = _proxy.texts(items, NET)
     texts = [text for text in found if text is not None]
     weights = llama.initial(architecture, 0)
     tokens = sum(len(text.ids) for text in texts)
     many, one = (
-        tokens / warm(lambda size=size: _s2l_proxy.losses(architecture, weights, texts, Call(), size))  # type: ignore[misc]  # the default binds the size
-        for size in (_s2l_proxy.BATCH, 1)
+        tokens / warm(lambda size=size: _proxy.losses(architecture, weights, texts, Call(), size))  # type: ignore[misc]  # the default binds the size
+        for size in (_proxy.BATCH, 1)
     )
     return row("loss pass", many, one, "tokens/s", tokens, "peer: the same network, one example at a time", less=False)
 
@@ -125,7 +125,7 @@ def worth(seeds: int) -> Iterator[dict[str, Any]]:
         chosen = scorer.fit(pool, seed=seed).score(pool)["selected"] == 1
         chance = np.zeros(len(pool), bool)
         chance[draw.sample(range(len(pool)), int(chosen.sum()))] = True
-        architecture, found = _s2l_proxy.texts([*pool, *held], NET)
+        architecture, found = _proxy.texts([*pool, *held], NET)
         texts = [text for text in found if text is not None]
         ours, random_ = (
             after([texts[at] for at in np.flatnonzero(rows)], texts[len(pool) :], architecture, seed)

@@ -15,9 +15,9 @@ import numpy as np
 import pickaxe
 from benchmarks._pairs import alternate, rate
 from pickaxe import Item
-from pickaxe_plugins.retrieval._sage_chunks import Cutting, chunks, split
 from pickaxe_plugins.retrieval._sage_network import Network, training_pairs
 from pickaxe_plugins.retrieval._sage_selection import SelectionParams
+from pickaxe_plugins.retrieval.sage_segment._chunks import Cutting, chunks, split
 
 XQUAD = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-en"
 QUESTIONS = int(os.environ.get("PICKAXE_BENCH_QUESTIONS", "100"))

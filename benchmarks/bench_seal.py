@@ -15,9 +15,9 @@ import numpy as np
 import pickaxe
 from pickaxe import Item
 from pickaxe.host import default_host
-from pickaxe_plugins.retrieval._seal_keys import query_spans
-from pickaxe_plugins.retrieval._seal_score import Key, Scorer, Settings, Weighed
 from pickaxe_plugins.retrieval._token_index import TokenIndex
+from pickaxe_plugins.retrieval.seal._keys import query_spans
+from pickaxe_plugins.retrieval.seal._score import Key, Scorer, Settings, Weighed
 
 FILES = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-en"
 QUESTIONS = 100

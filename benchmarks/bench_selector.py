@@ -10,8 +10,8 @@ import numpy as np
 
 import pickaxe
 from benchmarks._rows import median
-from pickaxe_plugins.selection.selector import mechanisms as by
-from pickaxe_plugins.selection.selector import minhash
+from pickaxe_plugins.selection.selector import _mechanisms as by
+from pickaxe_plugins.selection.selector import _minhash
 
 RUNS = 3
 BANDS, ROWS, SHINGLE = 14, 8, 5
@@ -43,9 +43,9 @@ def near_duplicates(n: int) -> dict[str, Any]:
     texts = corpus(n)
 
     def ours() -> int:
-        hasher = minhash.MinHash(BANDS, ROWS, SHINGLE)
+        hasher = _minhash.MinHash(BANDS, ROWS, SHINGLE)
         keys = np.stack([hasher.band_keys(hasher.signature(text)) for text in texts])
-        return len(np.unique(minhash.clusters(keys)))
+        return len(np.unique(_minhash.clusters(keys)))
 
     name = f"MinHash-LSH, texts of 500 words, {BANDS} bands of {ROWS}"
     seconds = median(ours, RUNS)
@@ -58,7 +58,7 @@ def near_duplicates(n: int) -> dict[str, Any]:
         index = sketch.MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
         kept = 0
         for place, text in enumerate(texts):
-            words = minhash.words(text)
+            words = _minhash.words(text)
             signature = sketch.MinHash(num_perm=BANDS * ROWS)
             signature.update_batch([" ".join(words[at : at + SHINGLE]).encode() for at in range(len(words) - 4)])
             kept += not index.query(signature)
@@ -84,7 +84,7 @@ def pool(n: int) -> Iterator[dict[str, Any]]:
         "resample": lambda: by.resample(scores, n, pickaxe.generator(0, "bench")),
         "epochs": lambda: by.epochs(scores, groups, 2 * n, temperature=2.0),
         "rank_shares": lambda: by.rank_shares(scores),
-        "first_of groups": lambda: minhash.first_of(hashes, scores),
+        "first_of groups": lambda: _minhash.first_of(hashes, scores),
     }
     for name, work in cases.items():
         yield row(name, median(work, RUNS) * 1e3, None, "ms", n, "no peer")

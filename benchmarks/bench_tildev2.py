@@ -19,8 +19,8 @@ import pickaxe
 from benchmarks import _tildev2_quality
 from benchmarks._pairs import alternate
 from pickaxe import Item
-from pickaxe_plugins.reranking.tildev2.postings import Postings
-from pickaxe_plugins.reranking.tildev2.terms import Entries
+from pickaxe_plugins.reranking.tildev2._postings import Postings
+from pickaxe_plugins.reranking.tildev2._terms import Entries
 
 DOCUMENTS = int(os.environ.get("PICKAXE_BENCH_DOCUMENTS", "100000").split(",")[0])
 VOCABULARY, TERMS, QUERIES, CANDIDATES, WORDS = 30522, 80, 100, 1000, 8

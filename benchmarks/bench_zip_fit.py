@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pickaxe
-from pickaxe_plugins.selection import _compressors
+from pickaxe_plugins.selection.zip_fit import _compressors
 
 PROSE = "\n".join(pydoc_data.topics.topics.values())
 CODE = "".join(path.read_text("utf-8") for path in sorted(Path(os.__file__).parent.glob("*.py"))[:80])

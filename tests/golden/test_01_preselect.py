@@ -8,9 +8,15 @@ import pytest
 from golden import golden, understood
 
 import pickaxe
-from pickaxe_plugins.selection.preselect.corpus import training_line
-from pickaxe_plugins.selection.preselect.losses import windows
-from pickaxe_plugins.selection.preselect.strength import Cut, bits_per_character, extremes, matched_pairs, ordered_pairs
+from pickaxe_plugins.selection.preselect._corpus import training_line
+from pickaxe_plugins.selection.preselect._losses import windows
+from pickaxe_plugins.selection.preselect._strength import (
+    Cut,
+    bits_per_character,
+    extremes,
+    matched_pairs,
+    ordered_pairs,
+)
 
 FILE = understood(golden("01-preselect"), "how", "inputs", "expected", "tolerance")
 INPUTS = understood(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from golden import golden, understood
 
-from pickaxe_plugins.selection._quad_bandit import Bandit, Neighbours
-from pickaxe_plugins.selection._quad_influence import cosines, document_scores
+from pickaxe_plugins.selection.quad._bandit import Bandit, Neighbours
+from pickaxe_plugins.selection.quad._influence import cosines, document_scores
 from pickaxe_plugins.train import gradients, kronecker
 
 FILE = understood(golden("10-quad"), "how", "inputs", "expected", "tolerance")

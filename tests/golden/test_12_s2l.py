@@ -9,8 +9,8 @@ from golden import golden, understood
 import pickaxe
 from pickaxe import Call, Item
 from pickaxe.kmeans import assign
-from pickaxe_plugins.selection._balance import order
 from pickaxe_plugins.selection.s2l import answer_loss, cluster_quotas, quotas, thinned
+from pickaxe_plugins.selection.s2l._balance import order
 
 FILE = understood(golden("12-s2l"), "how", "inputs", "expected", "tolerance")
 INPUTS = understood(

@@ -9,7 +9,7 @@ from golden import FILES, golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection._log_linear import log_linear
+from pickaxe_plugins.selection.concept_frequency._log_linear import log_linear
 
 FILE = understood(golden("14-concept-frequency"), "paper", "how", "cases")
 LOG_LINEAR = [case for case in FILE["cases"] if case["name"].startswith("loglinear_")]

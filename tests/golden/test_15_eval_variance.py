@@ -9,7 +9,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item, Scores
-from pickaxe_plugins.evaluation import _item_response, _seed_stats
+from pickaxe_plugins.evaluation.eval_variance import _item_response, _seed_stats
 
 GOLDEN = understood(golden("15-eval-variance"), "paper", "how", "cases")
 

@@ -10,7 +10,7 @@ import pytest
 from golden import golden, understood
 
 import pickaxe
-from pickaxe_plugins.selection._compressors import COMPRESSORS
+from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS
 
 FILE = understood(golden("20-zip-fit"), "how", "inputs", "expected", "tolerance")
 INPUTS = understood(FILE["inputs"], "source", "source_domain", "target", "target_domain")

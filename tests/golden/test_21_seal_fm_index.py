@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from golden import golden, understood
 
-from pickaxe_plugins.retrieval._seal_score import Scorer, Settings, Weighed
 from pickaxe_plugins.retrieval._token_index import TokenIndex
+from pickaxe_plugins.retrieval.seal._score import Scorer, Settings, Weighed
 
 FILE = understood(golden("21-seal-fm-index"), "inputs", "expected", "tolerance", "how")
 INPUTS = understood(FILE["inputs"], "docs", "eos", "index_queries", "queries", "variants")

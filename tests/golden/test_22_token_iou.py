@@ -8,8 +8,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.evaluation._span_tags import tagged
-from pickaxe_plugins.evaluation._spans import Cover, Ranges
+from pickaxe_plugins.evaluation.span_qa._tags import tagged
+from pickaxe_plugins.evaluation.token_iou._spans import Cover, Ranges
 
 FILE = understood(golden("22-token-iou"), "paper", "how", "tolerance", "inputs", "expected")
 TOLERANCE = understood(FILE["tolerance"], "float")["float"]

@@ -8,8 +8,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.scaling import _learning_trace as traces
 from pickaxe_plugins.scaling._laws import Saturating
+from pickaxe_plugins.scaling.learning_curve import _trace as traces
 
 FILE = understood(golden("24-learning-curve"), "paper", "how", "cases")
 CASES = {case["name"]: case for case in FILE["cases"]}

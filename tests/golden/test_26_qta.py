@@ -11,7 +11,7 @@ from golden import FILES, golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.retrieval._qta_pairs import dpo_loss, margins, preference
+from pickaxe_plugins.retrieval.qta._pairs import dpo_loss, margins, preference
 
 FILE = understood(golden("26-qta"), "cases", "tolerance", "how")
 CASES = understood(FILE["cases"], "metrics", "ranking_function", "dpo")

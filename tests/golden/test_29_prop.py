@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from golden import golden, understood
 
-from pickaxe_plugins.reranking.prop.pairs import right_one
-from pickaxe_plugins.reranking.prop.statistics import Collector, Statistics, loglik, smoothed
-from pickaxe_plugins.reranking.prop.training import masked_words, mlm_loss, rop_loss, whole_words
+from pickaxe_plugins.reranking.prop._pairs import right_one
+from pickaxe_plugins.reranking.prop._statistics import Collector, Statistics, loglik, smoothed
+from pickaxe_plugins.reranking.prop._training import masked_words, mlm_loss, rop_loss, whole_words
 from pickaxe_plugins.train.pairs import Framing
 
 FILE = understood(golden("29-prop"), "paper", "how", "tolerance", "inputs", "expected")

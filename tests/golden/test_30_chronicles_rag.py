@@ -10,9 +10,9 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item, metrics
-from pickaxe_plugins.retrieval._customise import custom_cosine
 from pickaxe_plugins.retrieval._fusion import reciprocal_rank_fusion
 from pickaxe_plugins.retrieval._windows import windows
+from pickaxe_plugins.retrieval.chronicles._customise import custom_cosine
 
 FILE = understood(golden("30-chronicles-rag"), "cases", "tolerance", "how")
 CASES = understood(

@@ -11,7 +11,7 @@ import pytest
 from golden import golden, understood
 
 from pickaxe.index.dense import DenseIndex
-from pickaxe_plugins.retrieval._star_adore_losses import adore_losses, lists, pair_masks, star_loss, static_pool
+from pickaxe_plugins.retrieval.star_adore._losses import adore_losses, lists, pair_masks, star_loss, static_pool
 
 FILE = understood(golden("31-star-adore"), "cases", "tolerance", "how")
 CASES = understood(FILE["cases"], "star_loss", "adore_loss", "static_hard_negatives")

@@ -8,7 +8,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection._holding import interval, packed
+from pickaxe_plugins.selection.holding_choice._holding import interval, packed
 
 FILE = understood(golden("32-domain-specificity"), "paper", "how", "tolerance", "inputs", "expected")
 WITHIN = understood(FILE["tolerance"], "float")["float"]

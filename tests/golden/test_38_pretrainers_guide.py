@@ -8,8 +8,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection._guide_studies import degradation
-from pickaxe_plugins.selection._guide_text import Blocklist
+from pickaxe_plugins.selection.pretrainers_guide._studies import degradation
+from pickaxe_plugins.selection.pretrainers_guide._text import Blocklist
 
 FILE = understood(golden("38-pretrainers-guide"), "paper", "how", "cases")
 CASES = {case["name"]: understood(case, "name", "inputs", "expected", "tolerance", "note") for case in FILE["cases"]}

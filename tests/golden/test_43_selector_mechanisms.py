@@ -9,8 +9,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection.selector.mechanisms import pareto, pareto_probability, per_group, top_fraction
-from pickaxe_plugins.selection.selector.minhash import WORDS, candidate_probability, jaccard
+from pickaxe_plugins.selection.selector._mechanisms import pareto, pareto_probability, per_group, top_fraction
+from pickaxe_plugins.selection.selector._minhash import WORDS, candidate_probability, jaccard
 
 FILE = golden("43-selector")
 INPUTS, EXPECTED = FILE["inputs"], FILE["expected"]

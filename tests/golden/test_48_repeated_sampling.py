@@ -10,7 +10,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe_plugins.decoding import _selection
 from pickaxe_plugins.decoding._cost import Prices
-from pickaxe_plugins.decoding._law import fit_law
+from pickaxe_plugins.decoding.coverage._law import fit_law
 
 CASE = understood(
     golden("48-repeated-sampling"), "how", "tolerance", "pass_at_k", "coverage", "fit_recovery", "selection", "cost"

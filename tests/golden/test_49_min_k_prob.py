@@ -8,8 +8,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.selection._min_k_stats import from_logits, surprise_scores
 from pickaxe_plugins.selection.min_k_prob import ratio_column
+from pickaxe_plugins.selection.min_k_prob._stats import from_logits, surprise_scores
 
 CASE = understood(golden("49-min-k-prob"), "how", "inputs", "expected", "tolerance")
 INPUTS = understood(CASE["inputs"], "items", "ratios", "plusplus")

@@ -8,8 +8,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Call, Item
-from pickaxe_plugins.selection import _pcb_classes, _pcb_pick
-from pickaxe_plugins.selection.pcb import balanced, class_matrix
+from pickaxe_plugins.selection.pcb import _classes, _pick, balanced, class_matrix
 
 FILE = understood(golden("52-pcb"), "how", "tolerance", "inputs", "expected")
 TOLERANCE = understood(FILE["tolerance"], "indices", "numbers")
@@ -46,7 +45,7 @@ def scored(base: str, size: int, **params: Any) -> pickaxe.Scores:
 
 
 def pool_probabilities() -> np.ndarray:
-    return _pcb_classes.probabilities(IMAGES, np.array(INPUTS["class_text_features"]), INPUTS["logit_scale"], Call())
+    return _classes.probabilities(IMAGES, np.array(INPUTS["class_text_features"]), INPUTS["logit_scale"], Call())
 
 
 def test_probabilities_and_entropy() -> None:
@@ -62,16 +61,16 @@ def test_probabilities_and_entropy() -> None:
 
 def test_coreset() -> None:
     count = INPUTS["coreset_size"]
-    assert _pcb_pick.k_center(IMAGES, LABELLED, count, Call()).tolist() == EXPECTED["coreset_order_8"]
+    assert _pick.k_center(IMAGES, LABELLED, count, Call()).tolist() == EXPECTED["coreset_order_8"]
     assert np.flatnonzero(scored("coreset", count)["informative"]).tolist() == sorted(EXPECTED["coreset_order_8"])
 
 
 def test_badge() -> None:
     p = pool_probabilities()
-    explicit = (_pcb_pick.badge_factors(p)[:, :, None] * IMAGES[:, None]).reshape(len(p), -1)
+    explicit = (_pick.badge_factors(p)[:, :, None] * IMAGES[:, None]).reshape(len(p), -1)
     count = len(EXPECTED["badge_embedding_first3"])
     np.testing.assert_allclose(explicit[:count], EXPECTED["badge_embedding_first3"], **NEAR)
-    chosen = _pcb_pick.badge(p, IMAGES, 5, np.random.default_rng(0), Call())
+    chosen = _pick.badge(p, IMAGES, 5, np.random.default_rng(0), Call())
     assert chosen[0] == EXPECTED["badge_first_center"]
 
 

@@ -8,7 +8,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.scaling._runtime_model import aggregated
+from pickaxe_plugins.scaling.idealized_runtime._model import aggregated
 
 FILE = understood(golden("57-idealized-runtime"), "paper", "how", "cases")
 CASES = {case["name"]: case for case in FILE["cases"]}

@@ -9,8 +9,8 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.scaling._param_law import ParamLaw
-from pickaxe_plugins.scaling._pruning import magnitude_mask, removed, schedule, sparsity_at
+from pickaxe_plugins.scaling.avg_param_law._law import ParamLaw
+from pickaxe_plugins.scaling.avg_param_law._pruning import magnitude_mask, removed, schedule, sparsity_at
 
 FILE = understood(golden("59-avg-param-law"), "paper", "how", "cases")
 CASES = {case["name"]: case for case in FILE["cases"]}

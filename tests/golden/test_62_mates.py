@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from golden import golden, understood
 
-from pickaxe_plugins.selection import _mates_draw
-from pickaxe_plugins.selection._mates_base import counted
-from pickaxe_plugins.selection._mates_probe import Prober, State, Step
-from pickaxe_plugins.selection._mates_regress import Head
-from pickaxe_plugins.selection.mates import Schedule, standardised
+from pickaxe_plugins.selection.mates import Schedule, _draw, standardised
+from pickaxe_plugins.selection.mates._base import counted
+from pickaxe_plugins.selection.mates._probe import Prober, State, Step
+from pickaxe_plugins.selection.mates._regress import Head
 from pickaxe_plugins.train import bert
 
 FILE = understood(golden("62-mates"), "how", "inputs", "expected", "tolerance")
@@ -92,8 +91,8 @@ def test_labels_and_that_the_references_own_process_is_liked() -> None:
 def test_selections(temperature: float, compat: bool, wanted: str) -> None:
     assert TOLERANCE["selection"] == "exact"
     noise = np.array(SELECTION["gumbel_noise"])
-    keys = _mates_draw.keys(np.array(SELECTION["prediction"]), noise, temperature, compat)
-    assert np.flatnonzero(_mates_draw.chosen(keys, SELECTION["k"])).tolist() == WANTED[wanted]
+    keys = _draw.keys(np.array(SELECTION["prediction"]), noise, temperature, compat)
+    assert np.flatnonzero(_draw.chosen(keys, SELECTION["k"])).tolist() == WANTED[wanted]
 
 
 def test_pooling_and_head() -> None:

@@ -9,7 +9,7 @@ from golden import FILES, golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.scaling._languini_stream import distribute, learning_rate, scored_targets, windows
+from pickaxe_plugins.scaling.languini._stream import distribute, learning_rate, scored_targets, windows
 
 FILE = understood(golden("65-languini"), "paper", "how", "cases")
 CASES = {case["name"]: case for case in FILE["cases"]}

@@ -10,10 +10,10 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.retrieval._sage_chunks import Cutting, chunks
 from pickaxe_plugins.retrieval._sage_feedback import Rounds, Verdict, cost
 from pickaxe_plugins.retrieval._sage_network import Network, mean_squared_error
 from pickaxe_plugins.retrieval._sage_selection import SelectionParams
+from pickaxe_plugins.retrieval.sage_segment._chunks import Cutting, chunks
 
 FILE = understood(golden("66-sage"), "cases", "tolerance", "how")
 CASES = understood(FILE["cases"], "segmenter", "selection", "feedback_loop", "cost")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from golden import golden, understood
 
-from pickaxe_plugins.reranking.tildev2 import terms
-from pickaxe_plugins.reranking.tildev2.expander import survivors
-from pickaxe_plugins.reranking.tildev2.postings import Postings, stored
-from pickaxe_plugins.reranking.tildev2.training import contrast, score_matrix
+from pickaxe_plugins.reranking.tildev2 import _terms
+from pickaxe_plugins.reranking.tildev2._expander import survivors
+from pickaxe_plugins.reranking.tildev2._postings import Postings, stored
+from pickaxe_plugins.reranking.tildev2._training import contrast, score_matrix
 
 FILE = understood(golden("67-tildev2"), "paper", "how", "tolerance", "inputs", "expected")
 TOLERANCE = understood(FILE["tolerance"], "float", "ids")
@@ -32,16 +32,16 @@ SIZE = 1 + max(INPUTS["vocab"].values())
 
 
 def stopped() -> np.ndarray:
-    return terms.mask(terms.stop_ids(INPUTS["vocab"]), SIZE) | terms.mask(np.array(INPUTS["special_ids"]), SIZE)
+    return _terms.mask(_terms.stop_ids(INPUTS["vocab"]), SIZE) | _terms.mask(np.array(INPUTS["special_ids"]), SIZE)
 
 
-def index() -> terms.Entries:
+def index() -> _terms.Entries:
     documents = [understood(each, "input_ids", "logits") for each in INPUTS["documents"]]
     weights = [np.maximum(each["logits"], 0) for each in documents]
-    return terms.pooled([each["input_ids"] for each in documents], weights, stopped())
+    return _terms.pooled([each["input_ids"] for each in documents], weights, stopped())
 
 
-def tables(entries: terms.Entries) -> list[dict[str, float]]:
+def tables(entries: _terms.Entries) -> list[dict[str, float]]:
     found: list[dict[str, float]] = [{} for _ in INPUTS["documents"]]
     for row, term, weight in zip(*(each.tolist() for each in entries), strict=True):
         found[row][str(term)] = weight
@@ -49,7 +49,7 @@ def tables(entries: terms.Entries) -> list[dict[str, float]]:
 
 
 def test_stop_ids() -> None:
-    assert terms.stop_ids(INPUTS["vocab"]).tolist() == EXPECTED["stop_ids"]
+    assert _terms.stop_ids(INPUTS["vocab"]).tolist() == EXPECTED["stop_ids"]
 
 
 def test_the_index_keeps_the_highest_weight_of_each_term() -> None:
@@ -70,7 +70,7 @@ def test_impacts() -> None:
 @pytest.mark.parametrize("row", range(len(INPUTS["queries"])))
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_scores(row: int, dtype: str) -> None:
-    asked = terms.query_terms(INPUTS["queries"][row], stopped())
+    asked = _terms.query_terms(INPUTS["queries"][row], stopped())
     assert asked.tolist() == EXPECTED["clean_queries"][row]
     entries, scale, _ = stored(index(), dtype, None)
     postings = Postings.of(entries, SIZE, len(INPUTS["documents"]), scale)
@@ -97,7 +97,7 @@ def test_training() -> None:
 
 def test_expansion() -> None:
     case = understood(INPUTS["expand"], "m", "vocab_logits_at_first_position", "passage_ids", "bad_ids")
-    unlikely = terms.mask(np.array(case["bad_ids"]), SIZE)
+    unlikely = _terms.mask(np.array(case["bad_ids"]), SIZE)
     rows = zip(case["vocab_logits_at_first_position"], case["passage_ids"], strict=True)
     found = [survivors(np.array(logits), passage, unlikely, case["m"]) for logits, passage in rows]
     assert [sorted(each) for each in found] == EXPECTED["expansion_ids_sorted"]

@@ -12,9 +12,9 @@ from golden import golden, understood
 
 from pickaxe import Call
 from pickaxe.metrics import mean, mrr, recall
-from pickaxe_plugins.retrieval.dsi import beams, heads, losses
-from pickaxe_plugins.retrieval.dsi.identifiers import END, Code, by_cluster
-from pickaxe_plugins.retrieval.dsi.trie import Trie
+from pickaxe_plugins.retrieval.dsi import _beams, _heads, _losses
+from pickaxe_plugins.retrieval.dsi._identifiers import END, Code, by_cluster
+from pickaxe_plugins.retrieval.dsi._trie import Trie
 
 FILE = understood(golden("70-generative-retrieval"), "cases", "tolerance", "how")
 CASES = understood(
@@ -61,7 +61,7 @@ class Table:
     """The model of the case: logits by step and by the token before."""
 
     def __init__(self, logits: Any, start: int) -> None:
-        self._logprobs, self._start, self._step = heads.log_softmax(np.array(logits, np.float64)), start, 0
+        self._logprobs, self._start, self._step = _heads.log_softmax(np.array(logits, np.float64)), start, 0
 
     def begin(self) -> np.ndarray:
         return np.asarray(self._logprobs[0][[self._start]])
@@ -80,7 +80,7 @@ def test_trie_beam_search() -> None:
     longest = max(map(len, given["doc_tokens"]))
 
     def ranked(width: int, count: int) -> list[tuple[int, float]]:
-        [found] = beams.search(trie, Table(given["logit_table"], given["start"]), width, longest, True, Call())
+        [found] = _beams.search(trie, Table(given["logit_table"], given["start"]), width, longest, True, Call())
         order = np.lexsort((found.rows, -found.logprobs))[:count]
         return [(int(found.rows[place]), float(found.logprobs[place])) for place in order]
 
@@ -92,7 +92,7 @@ def test_trie_beam_search() -> None:
         found = ranked(width, most)
         assert [row for row, _ in found] == [row for row, _ in expected[name]], name
         assert_close([score for _, score in found], [score for _, score in expected[name]])
-    logprobs = heads.log_softmax(np.array(given["logit_table"], np.float64))
+    logprobs = _heads.log_softmax(np.array(given["logit_table"], np.float64))
     for row, score in expected["exhaustive"]:
         tokens = given["doc_tokens"][row]
         before = [given["start"], *tokens[:-1]]
@@ -105,15 +105,15 @@ def test_pawa_head() -> None:
     expected = understood(expected, "logits")
     assert given["scale"] == "d_model ** -0.5"
     hidden, head, adapted = (np.array(given[name]) for name in ("decoder_hidden", "lm_head_weight", "adaptor_output"))
-    assert_close(heads.logits(hidden, head, adapted, hidden.shape[-1] ** -0.5), expected["logits"])
-    assert_close(heads.logits(hidden, head, 0 * adapted), heads.logits(hidden, head))
+    assert_close(_heads.logits(hidden, head, adapted, hidden.shape[-1] ** -0.5), expected["logits"])
+    assert_close(_heads.logits(hidden, head, 0 * adapted), _heads.logits(hidden, head))
 
 
 def test_atomic() -> None:
     given, expected = case_of("atomic", "first_step_hidden", "doc_token_embeddings")
     expected = understood(expected, "probabilities", "ranking")
     hidden, head = np.array(given["first_step_hidden"]), np.array(given["doc_token_embeddings"])
-    logprobs = heads.log_softmax(heads.logits(hidden, head))
+    logprobs = _heads.log_softmax(_heads.logits(hidden, head))
     assert_close(np.exp(logprobs), expected["probabilities"])
     trie = Trie.build([(row,) for row in range(len(head))])
 
@@ -125,17 +125,17 @@ def test_atomic() -> None:
             raise AssertionError("an atomic identifier is one token")
 
     for constrained in (True, False):
-        found = beams.search(trie, Fixed(), len(head), 1, constrained, Call())
+        found = _beams.search(trie, Fixed(), len(head), 1, constrained, Call())
         assert [each.rows[np.argsort(-each.logprobs)].tolist() for each in found] == expected["ranking"]
 
 
 def test_losses() -> None:
     given, expected = case_of("loss", "logits_pass1", "logits_pass2", "labels", "ignore", "alpha")
     expected = understood(expected, "cross_entropy_both_passes", "symmetric_kl", "total")
-    assert given["ignore"] == losses.IGNORED
+    assert given["ignore"] == _losses.IGNORED
     one, other, labels = (np.array(given[name]) for name in ("logits_pass1", "logits_pass2", "labels"))
-    plain = float(losses.cross_entropy(np.concatenate([one, other]), np.concatenate([labels, labels])))
-    between = float(losses.symmetric_kl(jax.numpy.asarray(one), jax.numpy.asarray(other)))
+    plain = float(_losses.cross_entropy(np.concatenate([one, other]), np.concatenate([labels, labels])))
+    between = float(_losses.symmetric_kl(jax.numpy.asarray(one), jax.numpy.asarray(other)))
     assert_close(plain, expected["cross_entropy_both_passes"])
     assert_close(between, expected["symmetric_kl"])
     assert_close(plain + given["alpha"] * between, expected["total"])
@@ -145,8 +145,8 @@ def test_contrastive_consistency() -> None:
     given, expected = case_of("contrastive_consistency", "states_pass1", "states_pass2")
     expected = understood(expected, "loss", "official_code_value")
     one, other = (np.array(given[name]) for name in ("states_pass1", "states_pass2"))
-    assert_close(float(losses.contrastive(one, other)), expected["loss"])
-    assert abs(float(losses.contrastive(one, other)) - expected["official_code_value"]) > 0.1  # two softmaxes there
+    assert_close(float(_losses.contrastive(one, other)), expected["loss"])
+    assert abs(float(_losses.contrastive(one, other)) - expected["official_code_value"]) > 0.1  # two softmaxes there
 
 
 def test_metrics() -> None:

@@ -12,8 +12,8 @@ import pytest
 from golden import golden, understood
 
 from pickaxe.metrics import hits
-from pickaxe_plugins.retrieval._ict_train import duplicates, in_batch_loss
-from pickaxe_plugins.retrieval._page_pairs import Corpus, Page, Pair, Task, pretraining_pairs
+from pickaxe_plugins.retrieval.ict_bfs_wlp._page_pairs import Corpus, Page, Pair, Task, pretraining_pairs
+from pickaxe_plugins.retrieval.ict_bfs_wlp._train import duplicates, in_batch_loss
 
 FILE = understood(golden("71-ict-bfs-wlp"), "cases", "tolerance", "how")
 CASES = understood(FILE["cases"], "pairs", "loss", "recall")

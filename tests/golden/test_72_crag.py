@@ -10,7 +10,7 @@ from golden import golden, understood
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.retrieval._clusters import agreement
+from pickaxe_plugins.retrieval.clustered_rag._clusters import agreement
 
 CASE = understood(golden("72-crag"), "inputs", "expected", "tolerance", "how")
 INPUTS = understood(CASE["inputs"], "documents", "embeddings", "k", "answer_embeddings_crag", "answer_embeddings_rag")

@@ -16,9 +16,9 @@ from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe_plugins.decoding._answers import INVALID
 from pickaxe_plugins.decoding._cost import Prices, average
-from pickaxe_plugins.decoding._law import Law, fit_law, shift
 from pickaxe_plugins.decoding._passk import band, log_grid, pass_at_k
 from pickaxe_plugins.decoding._selection import best_of_n, codes_of, majority, subset_success, weighted_majority
+from pickaxe_plugins.decoding.coverage._law import Law, fit_law, shift
 
 
 def problem(n: int, c: int, name: str = "p", **fields: object) -> Item:

@@ -13,7 +13,7 @@ import pickaxe
 from pickaxe import Item, Items, Scores
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.evaluation import _robust_lines as lines
+from pickaxe_plugins.evaluation.effective_robustness import _lines as lines
 
 X = np.array([0.2, 0.35, 0.45, 0.5, 0.62, 0.7, 0.8])
 

@@ -14,7 +14,7 @@ import pickaxe
 from pickaxe import Call, Item, Items, Scores
 from pickaxe.errors import Cancelled, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.evaluation import _choices, _seed_stats
+from pickaxe_plugins.evaluation.eval_variance import _choices, _seed_stats
 
 
 def scored(*rows: dict[str, Any], **params: Any) -> Scores:

@@ -11,7 +11,7 @@ import pickaxe
 from pickaxe import Artifact, Item, Scores
 from pickaxe.errors import ArtifactMismatch, InvalidItems
 from pickaxe.report import explained
-from pickaxe_plugins.evaluation import _item_response
+from pickaxe_plugins.evaluation.eval_variance import _item_response
 
 
 def scored(*rows: dict[str, Any], **params: Any) -> Scores:

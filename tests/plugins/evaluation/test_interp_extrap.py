@@ -24,8 +24,8 @@ from pickaxe import (
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
 from pickaxe.report import explained
-from pickaxe_plugins.evaluation import _extrap_similarity as similarity
 from pickaxe_plugins.evaluation.interp_extrap import Data, evaluate
+from pickaxe_plugins.evaluation.interp_extrap import _similarity as similarity
 
 
 def vectors(n: int, seed: int, width: int = 4) -> np.ndarray:

@@ -15,8 +15,8 @@ from pickaxe import Chunk, Completion, Item, Method, Prompt, Sampling, catalog
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.hooks import hookimpl
 from pickaxe.host import Host
-from pickaxe_plugins.evaluation._span_question import Rejected, asked, located, read
-from pickaxe_plugins.evaluation._span_tags import tagged
+from pickaxe_plugins.evaluation.span_qa._question import Rejected, asked, located, read
+from pickaxe_plugins.evaluation.span_qa._tags import tagged
 
 TEXT = "The ferry leaves at nine. It has two decks. Tickets cost four coins. Children pay half of it."
 

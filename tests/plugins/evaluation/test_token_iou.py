@@ -15,8 +15,7 @@ from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
 from pickaxe.host import default_host
 from pickaxe.report import explained
-from pickaxe_plugins.evaluation import _spans
-from pickaxe_plugins.evaluation.token_iou import evaluate, sentences
+from pickaxe_plugins.evaluation.token_iou import _spans, evaluate, sentences
 
 Spans = list[tuple[int, int]]
 

@@ -13,7 +13,7 @@ import pickaxe
 from pickaxe import Item, Message, MethodRef, Prompt, Sampling
 from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.host import default_host
-from pickaxe_plugins.generation.drag.prompt import FINAL, FOLLOW_UP, INTERMEDIATE, PREFIXES
+from pickaxe_plugins.generation.drag._prompt import FINAL, FOLLOW_UP, INTERMEDIATE, PREFIXES
 from pickaxe_plugins.generation.rag_allocation import configurations
 
 pytestmark = pytest.mark.usefixtures("scripted")

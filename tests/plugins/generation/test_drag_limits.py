@@ -13,7 +13,7 @@ import pickaxe
 from pickaxe import Call, Item, Method, MethodRef, Prompt, catalog
 from pickaxe.errors import ArtifactMismatch, Cancelled, DoesNotFit, InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
-from pickaxe_plugins.generation.drag.prompt import FOLLOW_UP, INTERMEDIATE
+from pickaxe_plugins.generation.drag._prompt import FOLLOW_UP, INTERMEDIATE
 
 pytestmark = pytest.mark.usefixtures("scripted")
 

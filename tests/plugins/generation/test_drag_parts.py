@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pickaxe import Call, Item, Prompt, Sampling
 from pickaxe.errors import DoesNotFit
-from pickaxe_plugins.generation.drag.desk import Desk
-from pickaxe_plugins.generation.drag.dialogue import Choose, Dialogue, ModelCall, Question, Write, Written
-from pickaxe_plugins.generation.drag.method import Params
-from pickaxe_plugins.generation.drag.plan import Block, Lengths, Limits, Theta, fitting, plan
-from pickaxe_plugins.generation.drag.prompt import (
+from pickaxe_plugins.generation.drag._desk import Desk
+from pickaxe_plugins.generation.drag._dialogue import Choose, Dialogue, ModelCall, Question, Write, Written
+from pickaxe_plugins.generation.drag._method import Params
+from pickaxe_plugins.generation.drag._plan import Block, Lengths, Limits, Theta, fitting, plan
+from pickaxe_plugins.generation.drag._prompt import (
     FINAL,
     FOLLOW_UP,
     INTERMEDIATE,

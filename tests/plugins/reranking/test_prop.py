@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Call, Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.reranking.prop.pairs import Pair
-from pickaxe_plugins.reranking.prop.training import Batches, Document, Masking, masked_words, rop_loss, whole_words
+from pickaxe_plugins.reranking.prop._pairs import Pair
+from pickaxe_plugins.reranking.prop._training import Batches, Document, Masking, masked_words, rop_loss, whole_words
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 from pickaxe_plugins.train.pairs import Framing
 

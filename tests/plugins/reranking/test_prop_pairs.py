@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.reranking.prop.pairs import Sampler, draw, right_one
-from pickaxe_plugins.reranking.prop.statistics import Collector, Statistics, smoothed, stop_words, words
-from pickaxe_plugins.reranking.prop.stemmer import stem
+from pickaxe_plugins.reranking.prop._pairs import Sampler, draw, right_one
+from pickaxe_plugins.reranking.prop._statistics import Collector, Statistics, smoothed, stop_words, words
+from pickaxe_plugins.reranking.prop._stemmer import stem
 
 ARTICLES = Path(__file__).parents[2] / "golden/files/29-prop/wiki_toy_trimmed.jsonl"
 TEXTS = ["rain falls plain rain", "tea water tea hot", "moon orbit water moon"]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Artifact, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.reranking.tildev2 import impacts, terms
-from pickaxe_plugins.reranking.tildev2.postings import Postings, stored
+from pickaxe_plugins.reranking.tildev2 import _terms, impacts
+from pickaxe_plugins.reranking.tildev2._postings import Postings, stored
 
 DOCUMENTS = [
     Item("rain", "The rain in Spain stays mainly in the plain."),
@@ -112,7 +112,7 @@ def test_stored_entries_are_few(index: Path) -> None:
     entries = Postings.open(opened, len(DOCUMENTS)).entries()
     counts = np.bincount(entries.rows, minlength=len(DOCUMENTS))
     tokenizer = pickaxe.Host().encoder().tokenizer
-    stopped = terms.mask(terms.stop_ids(tokenizer.vocabulary), tokenizer.vocab_size)
+    stopped = _terms.mask(_terms.stop_ids(tokenizer.vocabulary), tokenizer.vocab_size)
     for item, count in zip(DOCUMENTS, counts.tolist(), strict=True):
         own = set(tokenizer.encode(item.text or ""))
         assert count == len([each for each in own if not stopped[each]]) <= 192
@@ -138,11 +138,11 @@ def test_postings_are_the_table_that_they_come_from(
     for row, tokens in enumerate(rows):
         for term, weight in tokens:
             table[row, term] = max(table[row, term], weight if not stopped[term] else 0)
-    pool = terms.pooled([[term for term, _ in row] for row in rows],
+    pool = _terms.pooled([[term for term, _ in row] for row in rows],
                         [np.array([weight for _, weight in row], np.float32) for row in rows], stopped)  # fmt: skip
     postings = Postings.of(pool, 12, len(rows))
     chosen = [row for row in order if row < len(rows)]
-    found = postings.scores(terms.query_terms(query, stopped), np.array(chosen))
+    found = postings.scores(_terms.query_terms(query, stopped), np.array(chosen))
     assert found == pytest.approx(table[chosen][:, query].sum(1), rel=1e-5, abs=1e-5)
     for bits in (1, 8, 16):
         whole, scale, highest = stored(pool, "float32", bits)

@@ -12,10 +12,10 @@ import pickaxe
 from pickaxe import Artifact, Call, Host, Item
 from pickaxe.encoder.states import StateEncoder
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
-from pickaxe_plugins.reranking.tildev2.expander import Expander, framed, survivors
-from pickaxe_plugins.reranking.tildev2.params import Params
-from pickaxe_plugins.reranking.tildev2.passages import Framing
-from pickaxe_plugins.reranking.tildev2.training import Batches, Query
+from pickaxe_plugins.reranking.tildev2._expander import Expander, framed, survivors
+from pickaxe_plugins.reranking.tildev2._params import Params
+from pickaxe_plugins.reranking.tildev2._passages import Framing
+from pickaxe_plugins.reranking.tildev2._training import Batches, Query
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 from pickaxe_plugins.train.pairs import Framing as Frame
 from pickaxe_plugins.train.pairs import batch

@@ -15,7 +15,7 @@ import pickaxe
 from pickaxe import Artifact, Item
 from pickaxe.errors import ArtifactMismatch, DoesNotFit, InvalidItems, InvalidParams, MethodFailed, Unmet
 from pickaxe.handle import RetrieverHandle
-from pickaxe_plugins.retrieval import _cur_index
+from pickaxe_plugins.retrieval.anncur import _index
 
 pytestmark = pytest.mark.filterwarnings("ignore:anncur")  # small examples have few anchor queries
 
@@ -71,7 +71,7 @@ def test_a_matrix_of_low_rank_is_exact(low: Box) -> None:
 
 def test_anchors_come_back_as_they_were_scored(box: Box) -> None:
     index = made(precision="float64")
-    anchors = {item.id for item in _cur_index.CurIndex(opened(index)).anchors}
+    anchors = {item.id for item in _index.CurIndex(opened(index)).anchors}
     assert len(anchors) == 8
     for query, hits in zip(ASKED, index.search(ASKED, 16), strict=True):
         for hit in hits:
@@ -158,7 +158,7 @@ def test_the_authors_accounting_finds_no_more(box: Box) -> None:
 
 def test_same_seed_same_anchors_and_blocks_do_not_matter(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     one = made().search(ASKED, 10)
-    monkeypatch.setattr(_cur_index, "BLOCK", 7)
+    monkeypatch.setattr(_index, "BLOCK", 7)
     other = made().search(ASKED, 10)
     assert [[hit.id for hit in hits] for hits in one] == [[hit.id for hit in hits] for hits in other]
     for hits, again in zip(one, other, strict=True):
@@ -176,7 +176,7 @@ def test_scores_that_documents_carry_need_no_model(box: Box) -> None:
 
 def test_growing_scores_new_documents_only_and_keeps_anchors(box: Box) -> None:
     old = made(DOCUMENTS[:30], precision="float64")
-    anchors = [item.id for item in _cur_index.CurIndex(opened(old)).anchors]
+    anchors = [item.id for item in _index.CurIndex(opened(old)).anchors]
     box.calls()
     gone = [anchors[0], "3" if anchors[0] != "3" else "4"]
     grown = old.add(DOCUMENTS[30:], remove=gone)

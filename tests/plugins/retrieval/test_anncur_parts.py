@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pickaxe_plugins.retrieval._cur import Inverse, best
+from pickaxe_plugins.retrieval.anncur._cur import Inverse, best
 
 
 def test_the_inverse_explodes_where_anchors_and_queries_are_as_many() -> None:

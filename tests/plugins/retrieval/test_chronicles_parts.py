@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 import pickaxe
 from pickaxe import Item
-from pickaxe_plugins.retrieval._bm25 import Bm25
-from pickaxe_plugins.retrieval._customise import Pairs, accuracy, custom_cosine, labelled_pairs, train
 from pickaxe_plugins.retrieval._fusion import best, reciprocal_rank_fusion
 from pickaxe_plugins.retrieval._windows import WORD, chunks, windows, words
+from pickaxe_plugins.retrieval.chronicles._bm25 import Bm25
+from pickaxe_plugins.retrieval.chronicles._customise import Pairs, accuracy, custom_cosine, labelled_pairs, train
 
 # ---------------------------------------------------------------- windows
 

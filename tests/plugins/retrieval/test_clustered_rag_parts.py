@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pickaxe import Call
-from pickaxe_plugins.retrieval._cluster_texts import cut, words
-from pickaxe_plugins.retrieval._clusters import Settings, agreement, cluster, silhouette
+from pickaxe_plugins.retrieval.clustered_rag._clusters import Settings, agreement, cluster, silhouette
+from pickaxe_plugins.retrieval.clustered_rag._texts import cut, words
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 50), st.sampled_from(["size", "index"]))

@@ -12,10 +12,10 @@ import pickaxe
 from pickaxe import Call, Item
 from pickaxe.errors import ArtifactMismatch, DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.lm.weights import open_checkpoint
-from pickaxe_plugins.retrieval.dsi import beams
-from pickaxe_plugins.retrieval.dsi.identifiers import Identifiers
-from pickaxe_plugins.retrieval.dsi.reader import Model, Reading
-from pickaxe_plugins.retrieval.dsi.training import Plain
+from pickaxe_plugins.retrieval.dsi import _beams
+from pickaxe_plugins.retrieval.dsi._identifiers import Identifiers
+from pickaxe_plugins.retrieval.dsi._reader import Model, Reading
+from pickaxe_plugins.retrieval.dsi._training import Plain
 from pickaxe_plugins.train import llama
 
 NETWORK = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1}
@@ -120,7 +120,7 @@ def test_cached_and_uncached_decoding_agree(index: Any, semantic: Any) -> None:
     weights = {"lm": llama.load(form, tensors), "head": model.head}
     rows = [np.array(each, np.int32) for each in prompts]
     both = [
-        beams.search(trie, stepper, 12, 8, True, Call())
+        _beams.search(trie, stepper, 12, 8, True, Call())
         for stepper in (Reading(model, prompts), Plain(form, weights, rows, 5, 8))
     ]
     for cached, plain in zip(*both, strict=True):

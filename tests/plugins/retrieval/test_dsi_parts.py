@@ -12,11 +12,11 @@ import pickaxe
 from pickaxe import Call, Item
 from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.lm.weights import Architecture
-from pickaxe_plugins.retrieval.dsi import beams, heads, losses, sources, training
-from pickaxe_plugins.retrieval.dsi.clustering import kmeans, semantic
-from pickaxe_plugins.retrieval.dsi.identifiers import END, FIRST, Identifiers, Kind, by_cluster, by_row
-from pickaxe_plugins.retrieval.dsi.params import Params
-from pickaxe_plugins.retrieval.dsi.trie import Trie
+from pickaxe_plugins.retrieval.dsi import _beams, _heads, _losses, _sources, _training
+from pickaxe_plugins.retrieval.dsi._clustering import kmeans, semantic
+from pickaxe_plugins.retrieval.dsi._identifiers import END, FIRST, Identifiers, Kind, by_cluster, by_row
+from pickaxe_plugins.retrieval.dsi._params import Params
+from pickaxe_plugins.retrieval.dsi._trie import Trie
 
 SEMANTIC: tuple[Kind, ...] = ("semantic", "semantic2d")
 
@@ -125,10 +125,10 @@ def test_a_wide_beam_is_exhaustive(count: int, k: int, c: int, seed: int) -> Non
     made = identifiers("semantic2d", count, k, c, seed)
     said = [made.encode(row) for row in range(count)]
     vocabulary = max(made.vocabulary, 3)
-    table = heads.log_softmax(drawn(seed, made.longest, vocabulary, vocabulary))
+    table = _heads.log_softmax(drawn(seed, made.longest, vocabulary, vocabulary))
     trie = Trie.build(said)
     for width in (1, 3, count):
-        for query, found in enumerate(beams.search(trie, Table(table, 2), width, made.longest, True, Call())):
+        for query, found in enumerate(_beams.search(trie, Table(table, 2), width, made.longest, True, Call())):
             for row, logprob in zip(found.rows, found.logprobs, strict=True):
                 before = (query, *said[row][:-1])
                 said_so = enumerate(zip(before, said[row], strict=True))
@@ -137,7 +137,7 @@ def test_a_wide_beam_is_exhaustive(count: int, k: int, c: int, seed: int) -> Non
             assert len(set(found.rows.tolist())) == len(found.rows)
     assert len(found.rows) == count
     if vocabulary**made.longest < 3000:
-        free = beams.search(trie, Table(table, 2), 3000, made.longest, False, Call())
+        free = _beams.search(trie, Table(table, 2), 3000, made.longest, False, Call())
         assert sorted(free[0].rows.tolist()) == list(range(count))
         assert np.exp(free[0].logprobs).sum() <= 1 + 1e-9
 
@@ -146,7 +146,7 @@ def test_no_identifier_swallows_a_longer_one() -> None:
     made = by_row("naive", [str(row) for row in range(124)])
     trie = Trie.build([made.encode(row) for row in range(124)])
     table = np.zeros((4, made.vocabulary, made.vocabulary))
-    [found] = beams.search(trie, Table(table, 1), 124, made.longest, True, Call())
+    [found] = _beams.search(trie, Table(table, 1), 124, made.longest, True, Call())
     assert sorted(found.rows.tolist()) == list(range(124))
 
 
@@ -154,49 +154,49 @@ def test_no_identifier_swallows_a_longer_one() -> None:
 
 
 def test_pawa_that_adds_nothing_is_the_plain_head() -> None:
-    weights = heads.initial(9, 8, 5, True, 0)
+    weights = _heads.initial(9, 8, 5, True, 0)
     hidden, prefixes = drawn(0, 2, 4, 8).astype(np.float32), np.array([[1, 2, 3], [4, 5, 6]])
-    adapted = heads.adaptation(weights, prefixes)
+    adapted = _heads.adaptation(weights, prefixes)
     assert adapted is not None
     assert adapted.shape == (2, 4, 8, 9)
-    np.testing.assert_allclose(heads.logits(hidden, weights["head"], adapted), heads.logits(hidden, weights["head"]))
-    assert heads.adaptation({"head": weights["head"]}, prefixes) is None
+    np.testing.assert_allclose(_heads.logits(hidden, weights["head"], adapted), _heads.logits(hidden, weights["head"]))
+    assert _heads.adaptation({"head": weights["head"]}, prefixes) is None
 
 
 def test_pawa_sees_the_tokens_before_and_none_behind() -> None:
-    weights = heads.initial(9, 8, 5, True, 0) | {"out": drawn(1, 72, heads.WIDTH).astype(np.float32)}
-    one, other = (heads.adaptation(weights, np.array([[1, 2, last]])) for last in (3, 4))
+    weights = _heads.initial(9, 8, 5, True, 0) | {"out": drawn(1, 72, _heads.WIDTH).astype(np.float32)}
+    one, other = (_heads.adaptation(weights, np.array([[1, 2, last]])) for last in (3, 4))
     assert one is not None
     assert other is not None
     np.testing.assert_allclose(one[:, :3], other[:, :3], atol=1e-5)
     assert np.abs(one[:, 3] - other[:, 3]).max() > 1e-2
-    trained = np.asarray(heads.adaptation(weights, jax.numpy.array([[1, 2, 3]]), jax.numpy))
+    trained = np.asarray(_heads.adaptation(weights, jax.numpy.array([[1, 2, 3]]), jax.numpy))
     np.testing.assert_allclose(one, trained, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_consistency_losses(seed: int) -> None:
     one, other = drawn(seed, 3, 2, 5), drawn(seed + 100, 3, 2, 5)
-    assert float(losses.symmetric_kl(one, one)) == pytest.approx(0, abs=1e-6)
-    assert float(losses.symmetric_kl(one, other)) == pytest.approx(float(losses.symmetric_kl(other, one)), rel=1e-4)
-    assert float(losses.symmetric_kl(one, other)) > 0
-    assert float(losses.contrastive(one, other)) == pytest.approx(float(losses.contrastive(other, one)), rel=1e-4)
+    assert float(_losses.symmetric_kl(one, one)) == pytest.approx(0, abs=1e-6)
+    assert float(_losses.symmetric_kl(one, other)) == pytest.approx(float(_losses.symmetric_kl(other, one)), rel=1e-4)
+    assert float(_losses.symmetric_kl(one, other)) > 0
+    assert float(_losses.contrastive(one, other)) == pytest.approx(float(_losses.contrastive(other, one)), rel=1e-4)
     absent = np.ones((3, 2), bool)
     absent[2] = False
-    alone = float(losses.contrastive(one[:2], other[:2]))
-    assert float(losses.contrastive(one, other, absent)) == pytest.approx(alone, rel=1e-4)
+    alone = float(_losses.contrastive(one[:2], other[:2]))
+    assert float(_losses.contrastive(one, other, absent)) == pytest.approx(alone, rel=1e-4)
 
 
 def test_an_objective_without_consistency_is_cross_entropy() -> None:
     made = by_row("naive", list("abcd"))
     form = Architecture(layers=1, width=32, heads=2, kv_heads=1, head_size=16, mlp=32, vocab=300, context=32, tied=True)
-    weights = training.initial(form, made, True, 0)
-    texts = sources.Pairs([np.arange(5, dtype=np.int32), np.arange(3, dtype=np.int32)], np.array([1, 2]))
-    given_ = training.Batches.of(texts, made, 270).batch(np.array([0, 1]), 3)
+    weights = _training.initial(form, made, True, 0)
+    texts = _sources.Pairs([np.arange(5, dtype=np.int32), np.arange(3, dtype=np.int32)], np.array([1, 2]))
+    given_ = _training.Batches.of(texts, made, 270).batch(np.array([0, 1]), 3)
     key = jax.random.key(0)
-    plain, _ = training.Objective(form, 0.0, 0.0, "kl")(weights, given_, key)
+    plain, _ = _training.Objective(form, 0.0, 0.0, "kl")(weights, given_, key)
     assert float(plain) == pytest.approx(np.log(made.vocabulary), rel=0.3)
-    whole = training.Objective(form, 0.1, 0.15, "kl")
+    whole = _training.Objective(form, 0.1, 0.15, "kl")
     value, told = whole(weights, given_, key)
     assert float(value) == pytest.approx(float(told["cross_entropy"]) + 0.15 * float(told["consistency"]), rel=1e-5)
     assert float(told["consistency"]) > 0
@@ -207,21 +207,21 @@ def test_an_objective_without_consistency_is_cross_entropy() -> None:
 
 def test_templates_are_of_the_document() -> None:
     item = Item("d", "Bees live in hives. They make honey for the winter.", {"title": "The_Bee"})
-    found = sources.templates(item, 4, 0)
+    found = _sources.templates(item, 4, 0)
     assert len(found) == 4 == len(set(found))
     assert all(text in (item.text or "") or text.startswith("The Bee ") for text in found)
-    assert sources.templates(item, 4, 0) == found
-    assert sources.templates(Item("e", "  "), 4, 0) == []
+    assert _sources.templates(item, 4, 0) == found
+    assert _sources.templates(Item("e", "  "), 4, 0) == []
 
 
 def test_own_queries_come_first_and_a_model_can_write_them() -> None:
     items = [Item("a", "Bees live in hives.", {"synthetic": ["where do bees live", " ", "who lives in hives"]}),
              Item("b", "Moles dig."), Item("c", "")]  # fmt: skip
     host, call = pickaxe.Host(), Call()
-    found = list(sources.synthetic(items, Params.model_validate({"m_queries": 1, "synthesis": "given"}), host, call))
+    found = list(_sources.synthetic(items, Params.model_validate({"m_queries": 1, "synthesis": "given"}), host, call))
     assert found == [["where do bees live"], [], []]
     params = Params.model_validate({"m_queries": 2, "synthesis": "lm", "lm": "draft"})
-    written = list(sources.synthetic(items[1:], params, host, call))
-    assert written == list(sources.synthetic(items[1:], params, host, call))
+    written = list(_sources.synthetic(items[1:], params, host, call))
+    assert written == list(_sources.synthetic(items[1:], params, host, call))
     assert len(written[0]) <= 2
     assert written[1] == []

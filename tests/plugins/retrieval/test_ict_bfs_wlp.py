@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.retrieval._ict_train import Towers, duplicates, fresh, in_batch_loss, masked, objective
-from pickaxe_plugins.retrieval._page_pairs import BLOCK, Corpus, Page, page, pretraining_pairs, sentences
 from pickaxe_plugins.retrieval.ict_bfs_wlp import IctBfsWlp
+from pickaxe_plugins.retrieval.ict_bfs_wlp._page_pairs import BLOCK, Corpus, Page, page, pretraining_pairs, sentences
+from pickaxe_plugins.retrieval.ict_bfs_wlp._train import Towers, duplicates, fresh, in_batch_loss, masked, objective
 from pickaxe_plugins.train import bert
 from pickaxe_plugins.train.pairs import Encoded, batch
 

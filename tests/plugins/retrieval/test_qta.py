@@ -16,8 +16,8 @@ import pickaxe
 from pickaxe import Call, Chunk, Item, Method, Prompt, SearchResults, catalog
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
 from pickaxe.hooks import hookimpl
-from pickaxe_plugins.retrieval import _qta_train as training
-from pickaxe_plugins.retrieval._qta_pairs import dpo_loss, key, margins, preference
+from pickaxe_plugins.retrieval.qta import _train as training
+from pickaxe_plugins.retrieval.qta._pairs import dpo_loss, key, margins, preference
 
 TOOLS = [
     Item("weather", "weather: the forecast of rain, wind and temperature for a town."),

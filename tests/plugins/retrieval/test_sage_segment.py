@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Call, Item, Scores
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.retrieval._sage_chunks import Cutting, chunks, split
 from pickaxe_plugins.retrieval._sage_network import training_pairs
+from pickaxe_plugins.retrieval.sage_segment._chunks import Cutting, chunks, split
 
 TEXT = "\n Teas\nMr. Grey drinks tea. It is green!  Is it hot?\n\nRain falls in J. Doe's garden... It stays wet.  "
 TOPICS = ("tea", "rain", "moon")

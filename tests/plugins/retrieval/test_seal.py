@@ -13,10 +13,10 @@ from pickaxe import Call, Item
 from pickaxe.artifact import writing
 from pickaxe.errors import ArtifactMismatch, DoesNotFit, InvalidItems, InvalidParams
 from pickaxe.host import default_host
-from pickaxe_plugins.retrieval._seal_keys import Beams
-from pickaxe_plugins.retrieval._seal_train import Training, likeness, starts
 from pickaxe_plugins.retrieval._token_index import TokenIndex
 from pickaxe_plugins.retrieval.seal import Params
+from pickaxe_plugins.retrieval.seal._keys import Beams
+from pickaxe_plugins.retrieval.seal._train import Training, likeness, starts
 
 SMALL: dict[str, Any] = {
     "model": "draft",

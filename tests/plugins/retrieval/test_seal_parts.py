@@ -11,9 +11,9 @@ from hypothesis import settings as checked
 from hypothesis import strategies as st
 
 from pickaxe.errors import InvalidItems
-from pickaxe_plugins.retrieval._seal_keys import log_softmax, query_spans
-from pickaxe_plugins.retrieval._seal_score import Key, Scorer, Settings, Weighed, log_odds
 from pickaxe_plugins.retrieval._token_index import TokenIndex
+from pickaxe_plugins.retrieval.seal._keys import log_softmax, query_spans
+from pickaxe_plugins.retrieval.seal._score import Key, Scorer, Settings, Weighed, log_odds
 
 END = 2
 PLAIN = Settings(beta=0.0, alpha=1.0, unigrams=0)

@@ -16,8 +16,8 @@ import pickaxe
 from pickaxe import Call, Item
 from pickaxe.artifact import Artifact
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, MethodFailed
-from pickaxe_plugins.retrieval._star_adore_losses import adore_losses, lists, pair_masks, star_loss
-from pickaxe_plugins.retrieval._star_adore_train import Others, finite
+from pickaxe_plugins.retrieval.star_adore._losses import adore_losses, lists, pair_masks, star_loss
+from pickaxe_plugins.retrieval.star_adore._train import Others, finite
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 
 QUICK = {"epochs": 2, "batch": 4}

@@ -16,8 +16,15 @@ from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.extras import require
 from pickaxe.report import explained
-from pickaxe_plugins.scaling._param_law import CHINCHILLA, ParamLaw, fit
-from pickaxe_plugins.scaling._pruning import Course, magnitude_mask, pruning, removed, schedule, sparsity_at
+from pickaxe_plugins.scaling.avg_param_law._law import CHINCHILLA, ParamLaw, fit
+from pickaxe_plugins.scaling.avg_param_law._pruning import (
+    Course,
+    magnitude_mask,
+    pruning,
+    removed,
+    schedule,
+    sparsity_at,
+)
 
 SHAPES = st.sampled_from(["cubic", "linear"])
 

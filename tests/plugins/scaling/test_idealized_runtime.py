@@ -13,7 +13,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
-from pickaxe_plugins.scaling._runtime_model import (
+from pickaxe_plugins.scaling.idealized_runtime._model import (
     Deployment,
     PromptMode,
     Rules,

@@ -14,7 +14,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import InvalidItems, Unmet
 from pickaxe.report import explained
-from pickaxe_plugins.scaling._languini_stream import (
+from pickaxe_plugins.scaling.languini._stream import (
     END,
     distribute,
     learning_rate,

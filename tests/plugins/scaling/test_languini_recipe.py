@@ -17,9 +17,9 @@ from pickaxe import Host, Item, Items, Progress
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.randomness import generator
 from pickaxe.report import explained
-from pickaxe_plugins.scaling import _languini_train as training
-from pickaxe_plugins.scaling._languini_nets import Net, network
-from pickaxe_plugins.scaling._languini_stream import scored_targets, windows
+from pickaxe_plugins.scaling.languini import _train as training
+from pickaxe_plugins.scaling.languini._nets import Net, network
+from pickaxe_plugins.scaling.languini._stream import scored_targets, windows
 from pickaxe_plugins.train.settings import Shape
 
 SHAPE = Shape(layers=1, width=32, heads=1, kv_heads=1)

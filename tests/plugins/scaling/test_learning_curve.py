@@ -14,7 +14,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.scaling._learning_trace import (
+from pickaxe_plugins.scaling.learning_curve._trace import (
     Rules,
     decision_reliability,
     pattern,

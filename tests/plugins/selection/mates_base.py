@@ -12,7 +12,7 @@ from topic_corpus import document
 
 from pickaxe import Item
 from pickaxe.artifact import writing
-from pickaxe_plugins.selection._quad_influence import next_token_loss
+from pickaxe_plugins.selection.quad._influence import next_token_loss
 from pickaxe_plugins.train import llama, optimisers, trained, vocabulary
 from pickaxe_plugins.train.descent import Shuffle, finished, go_on
 from pickaxe_plugins.train.settings import Net

@@ -15,10 +15,10 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.selection._log_linear import frequency_correlation, log_linear
-from pickaxe_plugins.selection._nouns import Rules
-from pickaxe_plugins.selection._postings import intersection
 from pickaxe_plugins.selection.concept_frequency import ConceptFrequency
+from pickaxe_plugins.selection.concept_frequency._log_linear import frequency_correlation, log_linear
+from pickaxe_plugins.selection.concept_frequency._nouns import Rules
+from pickaxe_plugins.selection.concept_frequency._postings import intersection
 
 TABLE = Path(__file__).parents[2] / "golden/files/14-concept-frequency/zero_shot_counts_and_accuracy.csv"
 CAPTIONS = [

@@ -16,9 +16,9 @@ import pickaxe
 from pickaxe import Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
-from pickaxe_plugins.selection import _domain_losses
-from pickaxe_plugins.selection._masked_lm import MaskedLM
-from pickaxe_plugins.selection._word_ngrams import NgramModel, joined
+from pickaxe_plugins.selection.domain_specificity import _losses
+from pickaxe_plugins.selection.domain_specificity._masked_lm import MaskedLM
+from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, joined
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 from pickaxe_plugins.train.pairs import Framing, batch
 
@@ -230,7 +230,7 @@ def test_the_fresh_task_head_is_that_of_the_seed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first["ds"], scorer.score(items, call=pickaxe.Call(seed=1))["ds"])
     assert (first["ds"] != scorer.score(items, call=pickaxe.Call(seed=2))["ds"]).all()
     vector = Host().encoder(str(tmp_path / "a")).encode([LAW[0]], normalize=False)[0]
-    logits = _domain_losses.head(1, 2, 32) @ vector
+    logits = _losses.head(1, 2, 32) @ vector
     assert first["loss_general"][0] == pytest.approx(np.log(np.exp(logits).sum()) - logits[1], abs=1e-5)
     with pytest.raises(InvalidItems, match="0 to 1"):
         scorer.score([Item("x", "text", {"label": 2})])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Call, Item
 from pickaxe.errors import InvalidItems, InvalidParams, Unmet
-from pickaxe_plugins.selection import _transport
-from pickaxe_plugins.selection._transport import Costs, Settings
+from pickaxe_plugins.selection.got_d import _transport
+from pickaxe_plugins.selection.got_d._transport import Costs, Settings
 
 RNG = np.random.default_rng(0)
 TARGETS, POOL = RNG.normal(0, 1, (20, 4)), RNG.normal(0.3, 1, (50, 4))

@@ -15,7 +15,7 @@ import pickaxe
 from pickaxe import Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.selection._holding import fitting, interval, macro_f1, packed
+from pickaxe_plugins.selection.holding_choice._holding import fitting, interval, macro_f1, packed
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 
 TOPICS = ("rent", "search", "patent", "divorce", "tax", "libel")

@@ -15,8 +15,7 @@ import pickaxe
 from pickaxe import Call, Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.selection import _mates_draw, _mates_regress
-from pickaxe_plugins.selection.mates import Mates, standardised
+from pickaxe_plugins.selection.mates import Mates, _draw, _regress, standardised
 from pickaxe_plugins.train import bert, bert_files, vocabulary
 
 EXAMPLE = Mates.example()
@@ -54,12 +53,12 @@ def test_draws_belong_to_ids_and_cold_ones_are_the_top(
     order = list(range(len(labels)))
     draw.shuffle(order)
     values = np.array(labels)
-    found = _mates_draw.keys(values, _mates_draw.gumbel(seed, ids), 0.5)
-    shuffled = _mates_draw.keys(values[order], _mates_draw.gumbel(seed, [ids[row] for row in order]), 0.5)
+    found = _draw.keys(values, _draw.gumbel(seed, ids), 0.5)
+    shuffled = _draw.keys(values[order], _draw.gumbel(seed, [ids[row] for row in order]), 0.5)
     assert (found[order] == shuffled).all()
-    count = _mates_draw.how_many(fraction, len(labels))
+    count = _draw.how_many(fraction, len(labels))
     assert 1 <= count <= len(labels)
-    picked = _mates_draw.chosen(_mates_draw.keys(values, np.zeros(len(values)), 0.0), count)
+    picked = _draw.chosen(_draw.keys(values, np.zeros(len(values)), 0.0), count)
     assert picked.sum() == count
     assert values[picked].max() <= min(values[~picked], default=np.inf)
 
@@ -67,8 +66,8 @@ def test_draws_belong_to_ids_and_cold_ones_are_the_top(
 def draws(labels: np.ndarray, count: int, runs: int, **options: Any) -> np.ndarray:
     """How often each item was drawn."""
     ids = [f"{run} {row}" for run in range(runs) for row in range(len(labels))]
-    noise = _mates_draw.gumbel(0, ids).reshape(runs, -1)
-    return np.sum([_mates_draw.chosen(_mates_draw.keys(labels, each, 0.5, **options), count) for each in noise], axis=0)
+    noise = _draw.gumbel(0, ids).reshape(runs, -1)
+    return np.sum([_draw.chosen(_draw.keys(labels, each, 0.5, **options), count) for each in noise], axis=0)
 
 
 def test_inclusion_is_that_of_sequential_sampling_without_replacement() -> None:
@@ -110,28 +109,28 @@ def test_a_mean_is_over_the_tokens_of_all_pieces(encoder: Path) -> None:
     opened, call = Host().encoder(str(encoder)), Call()
     long = " ".join(str(item.text) for item in EXAMPLE.examples[:8])
     texts = ["chop", "simmer the leek in butter", long, ""]
-    (one, two), ends = _mates_regress.framed(opened, [long], 2)[0], opened.tokenizer.encode("", add_special=True)
+    (one, two), ends = _regress.framed(opened, [long], 2)[0], opened.tokenizer.encode("", add_special=True)
     assert (len(one), len(two), one[0], two[-1]) == (16, 16, ends[0], ends[1])
     assert ends[1] not in one
     assert ends[0] not in two
-    found = _mates_regress.features(opened, texts, 2, call)
+    found = _regress.features(opened, texts, 2, call)
     np.testing.assert_allclose(found[2], opened.pooled([one, two]).mean(0), atol=1e-6)
     for row, text in enumerate(texts):  # alone, that is without padding
-        np.testing.assert_allclose(_mates_regress.features(opened, [text], 2, call)[0], found[row], atol=1e-5)
-    np.testing.assert_allclose(_mates_regress.features(opened, texts[:2], 1, call), found[:2], atol=1e-5)
+        np.testing.assert_allclose(_regress.features(opened, [text], 2, call)[0], found[row], atol=1e-5)
+    np.testing.assert_allclose(_regress.features(opened, texts[:2], 1, call), found[:2], atol=1e-5)
 
 
 def test_of_a_huge_text_only_the_beginning_is_cut(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Host().encoder(str(encoder))
     texts = ["simmer the leek in butter " * 20, "chop", "leek" * 90 + " in butter", ""]
-    whole = _mates_regress.framed(opened, texts, 2)
+    whole = _regress.framed(opened, texts, 2)
     asked = []
-    monkeypatch.setattr(_mates_regress, "CHARACTERS", 4)
+    monkeypatch.setattr(_regress, "CHARACTERS", 4)
     monkeypatch.setattr(
         type(opened.tokenizer), "encode_batch", lambda self, some, **options: asked.extend(some) or
         [self.encode(text, **options) for text in some],
     )  # fmt: skip
-    assert _mates_regress.framed(opened, texts, 2) == whole
+    assert _regress.framed(opened, texts, 2) == whole
     assert len(asked[0]) < 150
 
 
@@ -139,12 +138,12 @@ def test_the_network_that_learns_is_the_one_that_scores(encoder: Path) -> None:
     opened = Host().encoder(str(encoder))
     config, weights = bert_files.load(encoder)
     texts = [str(item.text) for item in EXAMPLE.examples[:3]] + [" ".join(["simmer the leek"] * 9)]
-    head = _mates_regress.Head(np.random.default_rng(0).normal(size=16), 0.3)
+    head = _regress.Head(np.random.default_rng(0).normal(size=16), 0.3)
     weights |= {"head.weight": head.weight.astype(np.float32)[None], "head.bias": np.array([0.3], np.float32)}
-    ours = head(_mates_regress.features(opened, texts, 2, Call()))
+    ours = head(_regress.features(opened, texts, 2, Call()))
     for size in (4, 7):
-        given = _mates_regress.batch(_mates_regress.framed(opened, texts, 2), size)
-        np.testing.assert_allclose(_mates_regress.predicted(weights, config, given)[:4], ours, atol=1e-4)
+        given = _regress.batch(_regress.framed(opened, texts, 2), size)
+        np.testing.assert_allclose(_regress.predicted(weights, config, given)[:4], ours, atol=1e-4)
 
 
 def test_the_ridge_penalty_has_the_least_error_on_what_is_left_out() -> None:
@@ -158,14 +157,14 @@ def test_the_ridge_penalty_has_the_least_error_on_what_is_left_out() -> None:
         for out in range(20):
             kept = np.delete(np.arange(20), out)
             own = np.square(rows[kept] - rows[kept].mean(0)).sum() / 6
-            head, _ = _mates_regress.ridge(rows[kept], labels[kept], penalty * whole / own)
+            head, _ = _regress.ridge(rows[kept], labels[kept], penalty * whole / own)
             missed.append(float(head(rows[out : out + 1])[0]) - labels[out])
         return float(np.square(missed).mean())
 
-    _, best = _mates_regress.ridge(rows, labels, None)
+    _, best = _regress.ridge(rows, labels, None)
     assert best == min(10.0 ** np.arange(-4, 7), key=left_out)
-    start = _mates_regress.Head(np.arange(6.0), 0.0)
-    np.testing.assert_allclose(_mates_regress.ridge(rows, labels, 1e9, start)[0].weight, start.weight, atol=1e-5)
+    start = _regress.Head(np.arange(6.0), 0.0)
+    np.testing.assert_allclose(_regress.ridge(rows, labels, 1e9, start)[0].weight, start.weight, atol=1e-5)
 
 
 # ---------------------------------------------------------------- fits on given influence

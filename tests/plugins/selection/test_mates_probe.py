@@ -12,8 +12,8 @@ from mates_base import RATE, base, references, texts
 import pickaxe
 from pickaxe import Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
-from pickaxe_plugins.selection._mates_base import Base, counted, moments
-from pickaxe_plugins.selection._mates_probe import Prober, State, Step
+from pickaxe_plugins.selection.mates._base import Base, counted, moments
+from pickaxe_plugins.selection.mates._probe import Prober, State, Step
 from pickaxe_plugins.train import optimisers, trained
 from pickaxe_plugins.train.trained import Trained
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
-from pickaxe_plugins.selection._min_k_stats import from_logits, lowest_means, surprise_scores
 from pickaxe_plugins.selection._roc import roc
 from pickaxe_plugins.selection.min_k_prob import ratio_column
+from pickaxe_plugins.selection.min_k_prob._stats import from_logits, lowest_means, surprise_scores
 
 TEXTS = (
     "We hold these truths to be self-evident, that all men are created equal.",

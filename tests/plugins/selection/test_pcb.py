@@ -13,8 +13,7 @@ import pickaxe
 from pickaxe import Call, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams
 from pickaxe.report import explained
-from pickaxe_plugins.selection import _pcb_classes, _pcb_pick
-from pickaxe_plugins.selection.pcb import balanced
+from pickaxe_plugins.selection.pcb import _classes, _pick, balanced
 
 RNG = np.random.default_rng(0)
 NAMES = ["north", "east", "south"]
@@ -139,22 +138,22 @@ def test_answer_and_figure() -> None:
 def test_badge_never_makes_its_embeddings_and_agrees_with_them() -> None:
     p = RNG.dirichlet(np.ones(4), 30)
     x = RNG.normal(size=(30, 5))
-    a = _pcb_pick.badge_factors(p)
+    a = _pick.badge_factors(p)
     explicit = (a[:, :, None] * x[:, None]).reshape(30, -1)
     np.testing.assert_allclose((a @ a.T) * (x @ x.T), explicit @ explicit.T, atol=1e-5)
-    chosen = _pcb_pick.badge(p, x, 30, np.random.default_rng(0), Call())
+    chosen = _pick.badge(p, x, 30, np.random.default_rng(0), Call())
     assert chosen[0] == np.linalg.norm(explicit, axis=1).argmax()
     assert sorted(chosen) == list(range(30))
 
 
 def test_badge_with_copies_takes_each_once() -> None:
     p, x = np.full((6, 2), 0.5), np.ones((6, 3))
-    assert sorted(_pcb_pick.badge(p, x, 6, np.random.default_rng(0), Call())) == list(range(6))
+    assert sorted(_pick.badge(p, x, 6, np.random.default_rng(0), Call())) == list(range(6))
 
 
 def test_coreset_spreads() -> None:
     x = RNG.normal(size=(40, 3))
-    chosen = _pcb_pick.k_center(x, x[:2], 10, Call())
+    chosen = _pick.k_center(x, x[:2], 10, Call())
     known = [*x[:2]]
     for row in chosen:
         apart = np.linalg.norm(x[:, None] - np.array(known), axis=2).min(axis=1)
@@ -193,13 +192,13 @@ def test_a_fitted_scorer_gives_probabilities() -> None:
 @pytest.mark.parametrize("normalised", [True, False])
 def test_the_slope_is_that_of_the_loss(normalised: bool) -> None:
     vectors, x, y = RNG.normal(size=(3, 4)), RNG.normal(size=(8, 4)), RNG.integers(0, 3, 8)
-    _, slope = _pcb_classes._slope(vectors, x, y, 2.0, normalised)
+    _, slope = _classes._slope(vectors, x, y, 2.0, normalised)
     for at in np.ndindex(vectors.shape):
         ends = []
         for step in (1e-6, -1e-6):
             moved = vectors.copy()
             moved[at] += step
-            ends.append(_pcb_classes._slope(moved, x, y, 2.0, normalised)[0])
+            ends.append(_classes._slope(moved, x, y, 2.0, normalised)[0])
         assert slope[at] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-6)
 
 

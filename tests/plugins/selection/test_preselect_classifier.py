@@ -13,7 +13,7 @@ import pickaxe
 from pickaxe import Host, Item
 from pickaxe.artifact import Artifact
 from pickaxe.errors import ArtifactCorrupt, InvalidParams, UnknownArtifact, Unmet
-from pickaxe_plugins.selection.preselect.strength import strength
+from pickaxe_plugins.selection.preselect._strength import strength
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from topic_corpus import scorer
 
 import pickaxe
 from pickaxe import Call, Host, Item
-from pickaxe_plugins.selection.preselect.losses import document_losses, windows
+from pickaxe_plugins.selection.preselect._losses import document_losses, windows
 
 
 @given(st.integers(0, 300), st.integers(1, 60), st.integers(1, 60))

@@ -16,8 +16,8 @@ from topic_corpus import BENCHMARK, examples, scorer
 import pickaxe
 from pickaxe import Item
 from pickaxe.errors import InvalidItems, InvalidParams
-from pickaxe_plugins.selection.preselect.corpus import training_line
-from pickaxe_plugins.selection.preselect.strength import Cut, bits_per_character, extremes, strength
+from pickaxe_plugins.selection.preselect._corpus import training_line
+from pickaxe_plugins.selection.preselect._strength import Cut, bits_per_character, extremes, strength
 
 # ---------------------------------------------------------------- strength
 

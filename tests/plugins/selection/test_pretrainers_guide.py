@@ -14,11 +14,11 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
-from pickaxe_plugins.selection import _guide_text
-from pickaxe_plugins.selection._guide_classifier import chances, learn
-from pickaxe_plugins.selection._guide_studies import degradation
-from pickaxe_plugins.selection._guide_text import Blocklist, features, hashed
-from pickaxe_plugins.selection._word_ngrams import NgramModel, joined
+from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, joined
+from pickaxe_plugins.selection.pretrainers_guide import _text
+from pickaxe_plugins.selection.pretrainers_guide._classifier import chances, learn
+from pickaxe_plugins.selection.pretrainers_guide._studies import degradation
+from pickaxe_plugins.selection.pretrainers_guide._text import Blocklist, features, hashed
 
 GOOD = ["The treaty was signed in 1848 after long talks.", "Whales are mammals that breathe air.",
         "The river flows from the mountains to the sea."]  # fmt: skip
@@ -146,7 +146,7 @@ def test_hashing_does_not_see_the_neighbours_or_the_batch(monkeypatch: pytest.Mo
     texts = ["one two", "", "two one two", "ÉTÉ été", "x"]
     together = list(hashed(texts, 20))
     buckets = {row: sorted(together[0][1][together[0][0] == row].tolist()) for row in range(5)}
-    monkeypatch.setattr(_guide_text, "_BATCH", 1)
+    monkeypatch.setattr(_text, "_BATCH", 1)
     alone: dict[int, list[int]] = {row: [] for row in range(5)}
     for rows, found in hashed(texts, 20):
         for row in range(5):

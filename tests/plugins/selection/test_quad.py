@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Host, Item
 from pickaxe.errors import InvalidItems, InvalidParams
-from pickaxe_plugins.selection import _quad_influence
-from pickaxe_plugins.selection._quad_bandit import Bandit, Neighbours
-from pickaxe_plugins.selection.quad import Quad
+from pickaxe_plugins.selection.quad import Quad, _influence
+from pickaxe_plugins.selection.quad._bandit import Bandit, Neighbours
 from pickaxe_plugins.train import llama, vocabulary
 from pickaxe_plugins.train.settings import Net
 
@@ -112,7 +111,7 @@ def test_blocks_of_centres_give_the_matrixs_neighbours(monkeypatch: pytest.Monke
     distances = np.maximum(1 - unit @ unit.T, 0)
     np.fill_diagonal(distances, 0)
     whole = Neighbours.from_distances((distances + distances.T) / 2, 0.3)
-    monkeypatch.setattr("pickaxe_plugins.selection._quad_bandit.BLOCK", 70)
+    monkeypatch.setattr("pickaxe_plugins.selection.quad._bandit.BLOCK", 70)
     found = Neighbours.from_centres(centres, 0.3)
     assert (found.starts == whole.starts).all()
     assert (found.indices == whole.indices).all()
@@ -273,9 +272,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def influence(model: Path, **changes: Any) -> _quad_influence.Influence:
+def influence(model: Path, **changes: Any) -> _influence.Influence:
     params = Quad.Params(model=str(model), window=32, max_chunks=None, **changes)
-    return _quad_influence.Influence(Host(), Quad(params, Host()).influence_settings())
+    return _influence.Influence(Host(), Quad(params, Host()).influence_settings())
 
 
 def test_a_reference_has_influence_on_itself(model: Path) -> None:
@@ -314,7 +313,7 @@ def test_long_documents_are_the_mean_of_their_pieces(model: Path) -> None:
     text = " ".join(WORDS * 4)
     pieces = measured.chunks(text)
     assert len(pieces) > 2
-    parts = [_quad_influence.cosines(batch, direction) for batch, _ in measured._signals(pieces, call)]
+    parts = [_influence.cosines(batch, direction) for batch, _ in measured._signals(pieces, call)]
     found = measured.of([text, "", WORDS[0]], direction, call)
     assert found[0] == pytest.approx(np.concatenate(parts).mean(), abs=1e-6)
     assert found[1] == 0

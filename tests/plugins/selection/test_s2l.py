@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe import Call, Item
 from pickaxe.errors import Cancelled, InvalidItems, InvalidParams
-from pickaxe_plugins.selection import _s2l_proxy
-from pickaxe_plugins.selection._balance import cluster_quotas, order, quotas
+from pickaxe_plugins.selection.s2l import _proxy
+from pickaxe_plugins.selection.s2l._balance import cluster_quotas, order, quotas
 from pickaxe_plugins.train import llama
 from pickaxe_plugins.train.settings import Net
 
@@ -198,37 +198,37 @@ def test_only_answer_tokens_count() -> None:
     architecture = net.architecture(300)
     weights = llama.initial(architecture, 0)
     ids = np.array([5, 6, 7, 8, 9], np.int32)
-    one = _s2l_proxy.losses(architecture, weights, [_s2l_proxy.masked(ids, 4)], Call())
+    one = _proxy.losses(architecture, weights, [_proxy.masked(ids, 4)], Call())
     hidden = llama.hidden_states(weights, architecture, ids[None])
     logits = np.asarray(llama.logits(weights, hidden), np.float64)[0]
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     assert one[0] == pytest.approx(-logprobs[3, 9], abs=1e-4)
-    two = _s2l_proxy.losses(architecture, weights, [_s2l_proxy.masked(ids, 3)], Call())
+    two = _proxy.losses(architecture, weights, [_proxy.masked(ids, 3)], Call())
     assert two[0] == pytest.approx(-(logprobs[2, 8] + logprobs[3, 9]) / 2, abs=1e-4)
 
 
 def test_batches_do_not_matter() -> None:
     net = Net(**NET)  # type: ignore[arg-type]  # the values are of the fields' types
-    architecture, given = _s2l_proxy.texts(TALKS, net)
+    architecture, given = _proxy.texts(TALKS, net)
     texts = [text for text in given if text is not None]
     weights = llama.initial(architecture, 0)
-    together, apart = (_s2l_proxy.losses(architecture, weights, texts, Call(), size) for size in (8, 3))
+    together, apart = (_proxy.losses(architecture, weights, texts, Call(), size) for size in (8, 3))
     np.testing.assert_allclose(together, apart, atol=1e-4)
 
 
 def test_a_prompt_that_fills_the_context_leaves_no_answer() -> None:
     net = Net(**{**NET, "context": 16})  # type: ignore[arg-type]  # the values are of the fields' types
     long = Item("long", fields={"prompt": "abc " * 100, "answer": "x"})
-    assert _s2l_proxy.texts([long, *TALKS], net)[1][0] is None
+    assert _proxy.texts([long, *TALKS], net)[1][0] is None
 
 
 def test_cancelling_stops_the_losses() -> None:
     net = Net(**NET)  # type: ignore[arg-type]  # the values are of the fields' types
-    architecture, given = _s2l_proxy.texts(TALKS, net)
+    architecture, given = _proxy.texts(TALKS, net)
     call = Call()
     call.cancel()
     with pytest.raises(Cancelled):
-        _s2l_proxy.losses(architecture, {}, [text for text in given if text is not None], call)
+        _proxy.losses(architecture, {}, [text for text in given if text is not None], call)
 
 
 # ---------------------------------------------------------------- bad input

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pickaxe_plugins.selection.selector import diversity, minhash
-from pickaxe_plugins.selection.selector import mechanisms as by
+from pickaxe_plugins.selection.selector import _diversity, _minhash
+from pickaxe_plugins.selection.selector import _mechanisms as by
 
 scores = st.lists(st.floats(-5, 5).map(lambda value: round(value, 1)), min_size=1, max_size=30).map(np.array)
 
@@ -160,35 +160,35 @@ def _pair(common: int, own: int, seed: int) -> tuple[str, str]:
 
 
 def test_estimates_are_near_the_exact_similarity() -> None:
-    hasher, near = minhash.MinHash(), 0
+    hasher, near = _minhash.MinHash(), 0
     for seed in range(200):
         left, right = _pair(60, 5 + seed % 60, seed)
-        estimated = minhash.estimate(hasher.signature(left), hasher.signature(right))
-        near += abs(estimated - minhash.jaccard(left, right)) <= 0.1
+        estimated = _minhash.estimate(hasher.signature(left), hasher.signature(right))
+        near += abs(estimated - _minhash.jaccard(left, right)) <= 0.1
     assert near >= 190
 
 
 @pytest.mark.parametrize("own", [4, 8, 12])
 def test_pairs_meet_as_often_as_the_s_curve_says(own: int) -> None:
-    hasher, n = minhash.MinHash(), 400
+    hasher, n = _minhash.MinHash(), 400
     met, chance = 0, 0.0
     for seed in range(n):
         left, right = _pair(60, own, seed)
         keys = hasher.band_keys(np.stack([hasher.signature(left), hasher.signature(right)]))
         met += bool((keys[0] == keys[1]).any())
-        chance = minhash.candidate_probability(minhash.jaccard(left, right), 14, 8)
+        chance = _minhash.candidate_probability(_minhash.jaccard(left, right), 14, 8)
     assert abs(met - n * chance) <= 4 * math.sqrt(n * chance * (1 - chance)) + 1e-9
 
 
 def test_signatures_of_long_texts_are_block_by_block_the_same() -> None:
     text = " ".join(f"w{row}" for row in range(3000))
-    hasher = minhash.MinHash(2, 2)
+    hasher = _minhash.MinHash(2, 2)
     parts = [" ".join(f"w{row}" for row in range(start, min(start + 104, 3000))) for start in range(0, 2996, 100)]
     assert (hasher.signature(text) == np.min([hasher.signature(part) for part in parts], axis=0)).all()
 
 
 def test_signatures_do_not_depend_on_the_process() -> None:
-    assert minhash.MinHash(1, 3).signature("one two three four five six").tolist() == [
+    assert _minhash.MinHash(1, 3).signature("one two three four five six").tolist() == [
         3449481347,
         221178854,
         870336391,
@@ -197,31 +197,31 @@ def test_signatures_do_not_depend_on_the_process() -> None:
 
 def test_clusters_are_transitive_and_can_be_verified() -> None:
     keys = np.array([[1, 10], [1, 20], [2, 20], [3, 30]], np.uint64)
-    assert minhash.clusters(keys).tolist() == [0, 0, 0, 3]
+    assert _minhash.clusters(keys).tolist() == [0, 0, 0, 3]
     signatures = np.array([[1, 1], [1, 2], [7, 8], [9, 9]], np.uint32)
-    assert minhash.clusters(keys, signatures, 0.5).tolist() == [0, 0, 2, 3]
-    assert minhash.clusters(np.zeros((0, 2), np.uint64)).tolist() == []
+    assert _minhash.clusters(keys, signatures, 0.5).tolist() == [0, 0, 2, 3]
+    assert _minhash.clusters(np.zeros((0, 2), np.uint64)).tolist() == []
 
 
 def test_short_texts_are_one_shingle() -> None:
-    assert minhash.jaccard("Two words", "two  WORDS") == 1
-    assert minhash.jaccard("two words", "other words") == 0
-    assert minhash.jaccard("", "  ") == 1
-    assert len(minhash.shingles("")) == 0
+    assert _minhash.jaccard("Two words", "two  WORDS") == 1
+    assert _minhash.jaccard("two words", "other words") == 0
+    assert _minhash.jaccard("", "  ") == 1
+    assert len(_minhash.shingles("")) == 0
 
 
 def test_the_best_of_a_group_stays() -> None:
     groups = np.array([0, 0, 2, 2, 2])
-    assert minhash.first_of(groups).tolist() == [True, False, True, False, False]
-    assert minhash.first_of(groups, np.array([1.0, 2, 5, 5, 4])).tolist() == [False, True, True, False, False]
+    assert _minhash.first_of(groups).tolist() == [True, False, True, False, False]
+    assert _minhash.first_of(groups, np.array([1.0, 2, 5, 5, 4])).tolist() == [False, True, True, False, False]
 
 
 @pytest.mark.parametrize(
     ("normalise", "same"), [("none", [False, False]), ("space", [True, False]), ("words", [True, True])]
 )
 def test_what_counts_as_equal_content(normalise: str, same: list[bool]) -> None:
-    first = minhash.content_hash("One two.", normalise)
-    assert [minhash.content_hash(text, normalise) == first for text in (" one  TWO. ", "one, two")] == same
+    first = _minhash.content_hash("One two.", normalise)
+    assert [_minhash.content_hash(text, normalise) == first for text in (" one  TWO. ", "one, two")] == same
 
 
 # ---------------------------------------------------------------- diversity
@@ -237,28 +237,28 @@ def _brute(vectors: np.ndarray, values: np.ndarray, limit: float, k: int) -> lis
 
 def test_greedy_below_a_similarity() -> None:
     rng = np.random.default_rng(2)
-    vectors = diversity.unit(rng.normal(size=(1500, 3)))
+    vectors = _diversity.unit(rng.normal(size=(1500, 3)))
     values = rng.normal(size=1500)
     for k in (5, 2000):
-        mask = diversity.below_similarity(vectors, values, k, 0.9)
+        mask = _diversity.below_similarity(vectors, values, k, 0.9)
         assert np.flatnonzero(mask).tolist() == _brute(vectors, values, 0.9, k)
 
 
 def test_farthest_first_starts_with_the_best_and_spreads() -> None:
     angles = np.array([0.0, 0.1, 1.5, 3.1, 3.0])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    mask = diversity.farthest_first(vectors, np.array([1.0, 2, 0, 0, 0]), 3)
+    mask = _diversity.farthest_first(vectors, np.array([1.0, 2, 0, 0, 0]), 3)
     assert np.flatnonzero(mask).tolist() == [1, 2, 3]
-    assert diversity.farthest_first(vectors, np.zeros(5), 99).all()
-    assert not diversity.farthest_first(vectors, np.zeros(5), 0).any()
+    assert _diversity.farthest_first(vectors, np.zeros(5), 99).all()
+    assert not _diversity.farthest_first(vectors, np.zeros(5), 0).any()
 
 
 def test_semantic_duplicates() -> None:
     vectors = np.array([[1, 0], [1, 0.001], [0, 1], [0.7, 0.7]], np.float32)
     values = np.array([0.0, 1, 0, 0])
-    assert diversity.semantic_duplicates(vectors, values, 0.01, None, 0).tolist() == [False, True, True, True]
+    assert _diversity.semantic_duplicates(vectors, values, 0.01, None, 0).tolist() == [False, True, True, True]
     spread = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     doubled = np.concatenate([spread, spread])
-    mask = diversity.semantic_duplicates(doubled, np.zeros(600), 1e-4, 6, 1)
+    mask = _diversity.semantic_duplicates(doubled, np.zeros(600), 1e-4, 6, 1)
     assert mask[:300].all()
     assert not mask[300:].any()

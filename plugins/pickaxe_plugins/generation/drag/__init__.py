@@ -1,5 +1,5 @@
 """DRAG and IterDRAG: retrieval-augmented answers that scale with the context (arXiv:2410.04343)."""
 
-from pickaxe_plugins.generation.drag.method import Drag, Params
+from pickaxe_plugins.generation.drag._method import Drag, Params
 
 __all__ = ["Drag", "Params"]

@@ -1,6 +1,6 @@
 """PROP: a cross-encoder that learns from documents alone which words represent them (arXiv:2010.10137)."""
 
-from pickaxe_plugins.reranking.prop.method import Prop
-from pickaxe_plugins.reranking.prop.scorer import PropPairs
+from pickaxe_plugins.reranking.prop._method import Prop
+from pickaxe_plugins.reranking.prop._scorer import PropPairs
 
 __all__ = ["Prop", "PropPairs"]
