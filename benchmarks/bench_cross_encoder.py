@@ -10,15 +10,17 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import pickaxe
 from benchmarks._pairs import alternate, rate
+from pickaxe.encoder.graph import Precision
 from pickaxe.models import ModelStore
 from pickaxe.onnx_runtime import cores
 
@@ -29,13 +31,15 @@ SENTENCE = "Green tea is brewed at about {} degrees and black tea with boiling w
 def run() -> Iterator[dict[str, Any]]:
     with TemporaryDirectory() as folder:
         model = made(Path(folder) / "model")
-        cross = pickaxe.Host().cross_encoder(str(model))
-        for name, longest in (("short", 2), ("mixed", 8)):
+        host = pickaxe.Host()
+        for (name, longest), precision in product((("short", 2), ("mixed", 8)), get_args(Precision)):
+            cross = host.cross_encoder(str(model), precision)
             passages = [SENTENCE.format(row, row % 7, row % 11) * (1 + row % longest) for row in range(PASSAGES)]
             pairs = [("how hot should the water for green tea be", passage) for passage in passages]
             peer, note = other(model, pairs, cross.score(pairs))
             seconds = alternate(partial(cross.score, pairs), peer, 3)
-            yield rate(f"score {PASSAGES} {name} passages of one query", PASSAGES, seconds, "passages/s", note)
+            what = f"score {PASSAGES} {name} passages of one query in {precision}"
+            yield rate(what, PASSAGES, seconds, "passages/s", note)
 
 
 def made(folder: Path) -> Path:

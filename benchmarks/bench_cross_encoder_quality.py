@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pickaxe
 from benchmarks.recipe_cross_encoder import halves, read
+from pickaxe.encoder.graph import Precision
 from pickaxe.metrics import mean, mrr
 
 FILES = Path(__file__).parent.parent / "tests" / "golden" / "files"
@@ -36,8 +38,8 @@ def collections() -> dict[str, tuple[dict[str, str], list[dict[str, Any]]]]:
 def measured(name: str, passages: dict[str, str], questions: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     documents = [pickaxe.Item(each, text) for each, text in passages.items()]
     queries = [pickaxe.Item(row["id"], row["query"]) for row in questions]
-    reranker = pickaxe.reranker("cross-encoder")
-    for stage in ("bm25", "dense"):
+    for stage, precision in product(("bm25", "dense"), get_args(Precision)):
+        reranker = pickaxe.reranker("cross-encoder", precision=precision)
         found = [
             [hit.id for hit in hits] for hits in pickaxe.retriever(stage).index(documents).search(queries, k=DEPTH)
         ]
@@ -48,5 +50,5 @@ def measured(name: str, passages: dict[str, str], questions: Sequence[dict[str, 
         qrels = {row["id"]: {row["relevant"][0]: 1} for row in questions}
         ours, alone = (mean(mrr(dict(zip(qrels, each, strict=True)), qrels)) for each in (ranked, found))
         note = f"{len(documents)} passages; peer: {stage} alone"
-        yield {"name": f"cross-encoder: {name}, behind {stage}", "ours": ours, "peer": alone, "ratio": ours / alone,
-               "unit": "MRR@10", "n": len(queries), "note": note}  # fmt: skip
+        yield {"name": f"cross-encoder in {precision}: {name}, behind {stage}", "ours": ours, "peer": alone,
+               "ratio": ours / alone, "unit": "MRR@10", "n": len(queries), "note": note}  # fmt: skip

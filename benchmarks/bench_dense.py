@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import pickaxe
 from benchmarks._pairs import alternate, rate
 from pickaxe.artifact import Artifact, writing
+from pickaxe.encoder.graph import Precision
 from pickaxe.index import ApproximateIndex, DenseIndex, VectorWriter, write_graph
 from pickaxe.models import ModelStore
 from pickaxe.onnx_runtime import cores
@@ -27,7 +28,7 @@ SENTENCE = "Green tea is brewed at about {} degrees and black tea with boiling w
 
 
 def run() -> Iterator[dict[str, Any]]:
-    yield encoding()
+    yield from (encoding(precision) for precision in get_args(Precision))
     vectors, queries = clumps(VECTORS, 1), clumps(QUERIES, 2)
     dense = DenseIndex(vectors)
     exact, _ = dense.search(queries, K)
@@ -37,15 +38,15 @@ def run() -> Iterator[dict[str, Any]]:
     yield from graph(vectors, queries, exact)
 
 
-def encoding() -> dict[str, Any]:
+def encoding(precision: Precision) -> dict[str, Any]:
     texts = [SENTENCE.format(row, row % 7, row % 11) * (1 + row % 4) for row in range(TEXTS)]
-    encoder = pickaxe.Host().encoder()
+    encoder = pickaxe.Host().encoder(precision=precision)
     encode = partial(encoder.encode, texts)
     peer, note = sentence_transformers(texts, encoder.max_tokens)
     if peer is not None:
         cosines = (encode() * np.asarray(peer())).sum(axis=1)
         note = f"both on {cores()} threads, texts to unit vectors; their cosines at least {cosines.min():.6f}"
-    return rate(f"encode {TEXTS:,} texts", TEXTS, alternate(encode, peer, 3), "texts/s", note)
+    return rate(f"encode {TEXTS:,} texts in {precision}", TEXTS, alternate(encode, peer, 3), "texts/s", note)
 
 
 def sentence_transformers(texts: list[str], max_tokens: int) -> tuple[Callable[[], object] | None, str]:

@@ -23,6 +23,7 @@ from pickaxe.errors import InvalidParams, ModelMissing, UnknownArtifact, Unmet
 if TYPE_CHECKING:
     from pickaxe.cross_encoder import CrossEncoder
     from pickaxe.encoder import Encoder
+    from pickaxe.encoder.graph import Precision
     from pickaxe.fasttext_model import FastText
     from pickaxe.handle import DecoderHandle, RerankerHandle, RetrieverHandle, ScorerHandle
     from pickaxe.lm import LM, EngineSettings
@@ -147,31 +148,31 @@ class Host:
         self._check_model(name)
         return self.models.path(name)
 
-    def encoder(self, name: str = "encoder") -> Encoder:
+    def encoder(self, name: str = "encoder", precision: Precision = "fp32") -> Encoder:
         """A sentence encoder by alias or path, opened once and shared."""
-        return self._named("encoder", name, self._open_encoder)
+        return self._named("encoder", name, self._encoder_opener(precision), precision)
 
     def encoder_at(self, path: Path) -> Encoder:
         """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
-        return self._lent("encoder", path, self._open_encoder)
+        return self._lent("encoder", path, self._encoder_opener("fp32"), "fp32")
 
-    def _open_encoder(self, name: str) -> Encoder:
+    def _encoder_opener(self, precision: Precision) -> Callable[[str], Encoder]:
         from pickaxe.encoder import Encoder
 
-        return Encoder.open(self.models, self.runtime, name)
+        return lambda name: Encoder.open(self.models, self.runtime, name, precision)
 
-    def cross_encoder(self, name: str = "cross-encoder") -> CrossEncoder:
+    def cross_encoder(self, name: str = "cross-encoder", precision: Precision = "fp32") -> CrossEncoder:
         """A model that reads two texts at once, by alias or path, opened once and shared."""
-        return self._named("cross-encoder", name, self._open_cross_encoder)
+        return self._named("cross-encoder", name, self._cross_encoder_opener(precision), precision)
 
-    def cross_encoder_at(self, path: Path) -> CrossEncoder:
+    def cross_encoder_at(self, path: Path, precision: Precision = "fp32") -> CrossEncoder:
         """The one whose files lie at `path`, for a method's own artifact: never a path that a caller named."""
-        return self._lent("cross-encoder", path, self._open_cross_encoder)
+        return self._lent("cross-encoder", path, self._cross_encoder_opener(precision), precision)
 
-    def _open_cross_encoder(self, name: str) -> CrossEncoder:
+    def _cross_encoder_opener(self, precision: Precision) -> Callable[[str], CrossEncoder]:
         from pickaxe.cross_encoder import CrossEncoder
 
-        return CrossEncoder.open(self.models, self.runtime, name)
+        return lambda name: CrossEncoder.open(self.models, self.runtime, name, precision)
 
     def fasttext(self, path: str | os.PathLike[str]) -> FastText:
         """A fastText model file, loaded once and shared."""

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pickaxe.call import Call
 from pickaxe.encoder import Encoder
 from pickaxe.encoder.graph import build, read_config
 from pickaxe.encoder.memory import VectorMemory
-from pickaxe.errors import ArtifactCorrupt, Cancelled, Unmet
+from pickaxe.errors import ArtifactCorrupt, Cancelled, InvalidParams, Unmet
 from pickaxe.models import ModelStore
 from pickaxe.session import Runtime
 
@@ -126,6 +127,21 @@ def test_neighbours_in_the_batch_do_not_matter(encoder: Encoder) -> None:
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], together, atol=1e-6)
+
+
+def test_eight_bits_come_near_and_neighbours_still_do_not_matter(encoder: Encoder) -> None:
+    rounded = Encoder.open(ModelStore(), runtime(), precision="int8")
+    exact, found = encoder.encode(TEXTS), rounded.encode(TEXTS)
+    cosines = (exact * found).sum(axis=1)
+    assert cosines.min() > 0.98
+    assert cosines.max() < 1 - 1e-5
+    np.testing.assert_allclose(np.concatenate([rounded.encode([text]) for text in TEXTS]), found, atol=1e-6)
+    assert rounded.digest != encoder.digest
+
+
+def test_eight_bits_are_for_cpus() -> None:
+    with pytest.raises(InvalidParams, match="int8, which is for CPUs"):
+        Encoder.open(ModelStore(), SimpleNamespace(is_cuda=True), precision="int8")  # type: ignore[arg-type]
 
 
 def test_means_what_it_says(encoder: Encoder) -> None:

@@ -47,7 +47,7 @@ class Model:
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Model.opened.clear()
-    monkeypatch.setattr(Encoder, "open", lambda store, runtime, name: Model(name))
+    monkeypatch.setattr(Encoder, "open", lambda store, runtime, name, precision: Model(name))
     monkeypatch.setattr(FastText, "load", Model)
     gc.disable()  # what waits for the collector is not freed in time
     yield

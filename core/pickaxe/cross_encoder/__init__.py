@@ -13,8 +13,8 @@ import numpy as np
 from pickaxe.artifact import file_digest
 from pickaxe.cross_encoder import graph
 from pickaxe.cross_encoder.networks import BertNetwork, ExportedNetwork, exported
-from pickaxe.encoder import BATCH_TOKENS, CHUNK, batches
-from pickaxe.encoder.graph import read_config
+from pickaxe.encoder import BATCH_TOKENS, CHUNK, batches, kept_as
+from pickaxe.encoder.graph import Precision, read_config
 from pickaxe.errors import Unmet
 from pickaxe.tokenizers import Tokenizer
 
@@ -64,8 +64,10 @@ class CrossEncoder:
         self._batch_tokens = BATCH_TOKENS["cuda" if network.is_cuda else "cpu"]
 
     @classmethod
-    def open(cls, store: ModelStore, runtime: Runtime, name: str = "cross-encoder") -> CrossEncoder:
-        """The cross-encoder of this alias, name, directory or ONNX file.
+    def open(
+        cls, store: ModelStore, runtime: Runtime, name: str = "cross-encoder", precision: Precision = "fp32"
+    ) -> CrossEncoder:
+        """The cross-encoder of this alias, name, directory or ONNX file; an ONNX file has the precision that it has.
 
         A directory holds `config.json`, `model.safetensors` (names of BertForSequenceClassification) and
         `tokenizer.json`, or an exported `model.onnx` (inputs `input_ids`, `attention_mask` and perhaps
@@ -79,10 +81,9 @@ class CrossEncoder:
             return cls(network, Tokenizer.open(folder))
         shared = read_config(model).get("words_from")
         words = None if shared is None else store.path(shared)
-        converted = store.converted(
-            name, f"cross-encoder-{graph.VERSION}", lambda target: graph.build(model, target, words)
-        )
-        network = BertNetwork(runtime, model, converted / graph.GRAPH, words)
+        key = kept_as(f"cross-encoder-{graph.VERSION}", precision, runtime)
+        converted = store.converted(name, key, lambda target: graph.build(model, target, words, precision))
+        network = BertNetwork(runtime, model, converted / graph.GRAPH, words, precision)
         return cls(network, Tokenizer.open(words or model))
 
     @cached_property

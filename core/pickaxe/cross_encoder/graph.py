@@ -20,19 +20,21 @@ WORDS = "embeddings.word_embeddings.weight"
 Pool = Literal["cls", "mean", "pooler"]
 
 
-def build(model: Path, target: Path, words: Path | None = None) -> None:
+def build(model: Path, target: Path, words: Path | None = None, precision: graph.Precision = "fp32") -> None:
     """Write `cross-encoder.onnx` into `target` from the `config.json` and `model.safetensors` in `model`.
 
     `words` is the model whose word embeddings it shares, if it has none of its own.
-    Inputs: `ids` and `segments` (B, T) int32 padded at the end, `lengths` (B,) int32 and, for mean pooling, `pool`
-    (B, 1, T) float32, the weight of each position.  Output: `logits` (B, outputs) float32.
+    Inputs: `ids` and `segments` (B, T) int32 padded at the end, `lengths` (B,) int32; for mean pooling `pool`
+    (B, 1, T) float32, the weight of each position; in int8 `mask` (B, T) int32, 1 where there is a token.
+    Output: `logits` (B, outputs) float32.
     """
     onnx = require("onnx", extra="cpu")
     config = graph.read_config(model)
     weights = graph.read_weights(model)
     if words is not None:
         weights[WORDS] = graph.read_weights(words)[WORDS]
-    onnx.save(PairBuilder(onnx, config, weights, pooling(config, weights, model)).model(), str(target / GRAPH))
+    builder = PairBuilder(onnx, config, weights, pooling(config, weights, model), precision)
+    onnx.save(builder.model(), str(target / GRAPH))
 
 
 def pooling(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], model: Path) -> Pool:
@@ -57,8 +59,15 @@ def pooling(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], model:
 class PairBuilder(graph.Builder):
     """The encoder's graph with segments and a head."""
 
-    def __init__(self, onnx: Any, config: Mapping[str, Any], weights: Mapping[str, np.ndarray], pool: Pool) -> None:
-        super().__init__(onnx, config, weights)
+    def __init__(
+        self,
+        onnx: Any,
+        config: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        pool: Pool,
+        precision: graph.Precision = "fp32",
+    ) -> None:
+        super().__init__(onnx, config, weights, precision)
         self.pool = pool
 
     def model(self) -> Any:
@@ -74,6 +83,7 @@ class PairBuilder(graph.Builder):
             helper.make_tensor_value_info("ids", types.INT32, ["batch", "length"]),
             helper.make_tensor_value_info("segments", types.INT32, ["batch", "length"]),
             helper.make_tensor_value_info("lengths", types.INT32, ["batch"]),
+            *self.mask_input(),
         ]
         if self.pool == "mean":
             inputs.append(helper.make_tensor_value_info("pool", types.FLOAT, ["batch", 1, "length"]))
@@ -101,4 +111,5 @@ class PairBuilder(graph.Builder):
         self.add("Squeeze", [self.dense(state, "classifier"), axis], "logits", domain="")
 
     def dense(self, state: str, name: str) -> str:
-        return self.add("Add", [self.matmul(state, name), self.bias(name)], f"{name}.sum", domain="")
+        product = self.exact_product(state, self.weight(f"{name}.weight").T, name)
+        return self.add("Add", [product, self.bias(name)], f"{name}.sum", domain="")

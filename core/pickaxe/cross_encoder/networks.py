@@ -23,7 +23,9 @@ EXPORTED_TOKENS = 512
 class BertNetwork:
     """The graph that `pickaxe.cross_encoder.graph` builds."""
 
-    def __init__(self, runtime: Runtime, model: Path, graph: Path, words: Path | None = None) -> None:
+    def __init__(
+        self, runtime: Runtime, model: Path, graph: Path, words: Path | None = None, precision: str = "fp32"
+    ) -> None:
         config = bert.read_config(model)
         self._session = runtime.open(graph)
         self.is_cuda = runtime.is_cuda
@@ -32,12 +34,15 @@ class BertNetwork:
         positions = int(config["max_position_embeddings"])
         self.max_tokens = min(positions, _read(model / "sentence_bert_config.json").get("max_seq_length") or positions)
         self.files: tuple[Path, ...] = tuple(each / bert.WEIGHTS for each in (model, words) if each is not None)
-        self.name = json.dumps(config.get("pickaxe_head", {}), sort_keys=True)
+        head = json.dumps(config.get("pickaxe_head", {}), sort_keys=True)
+        self.name = head if precision == "fp32" else f"{head} {precision}"
 
     def run(self, ids: np.ndarray, segments: np.ndarray, lengths: np.ndarray, call: Call | None) -> np.ndarray:
         feeds = {"ids": ids, "segments": segments, "lengths": lengths}
+        used = np.arange(ids.shape[1]) < lengths[:, None]
+        if "mask" in self._session.inputs:
+            feeds["mask"] = used.astype(np.int32)
         if "pool" in self._session.inputs:
-            used = np.arange(ids.shape[1]) < lengths[:, None]
             feeds["pool"] = np.where(used, 1 / lengths[:, None], 0).astype(np.float32)[:, None, :]
         logits: np.ndarray = self._session.run(feeds, call=call)[0]
         return logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class Params(pickaxe.Params):
     model: str = Field(
         "cross-encoder", min_length=1, description="Cross-encoder: alias, name or path.  A fitted artifact goes first."
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="Of its products, on a CPU: as the model is, or in 8 bits, in about half the time."
     )
     base: str = Field("encoder", min_length=1, description="fit: the BERT that training begins with.")
     layers: int | None = Field(None, ge=1, description="fit: keep only its first layers; null: all.")
@@ -85,8 +88,8 @@ class CrossEncoderReranker(Method[Params]):
     @cached_property
     def _model(self) -> CrossEncoder:
         if self.artifact is None:
-            return self.host.cross_encoder(self.params.model)
-        return self.host.cross_encoder_at(self.artifact.path)
+            return self.host.cross_encoder(self.params.model, self.params.precision)
+        return self.host.cross_encoder_at(self.artifact.path, self.params.precision)
 
     @hookimpl
     def rerank(self, query: Item, candidates: Items, top_n: int, call: Call) -> Ranking:

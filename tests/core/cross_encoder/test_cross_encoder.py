@@ -139,6 +139,19 @@ def test_equals_the_network_in_double_precision(tmp_path: Path, pool: str | None
     assert cross.max_tokens == POSITIONS
 
 
+def test_eight_bits_come_near() -> None:
+    exact, rounded = (CrossEncoder.open(ModelStore(), runtime(), precision=each) for each in ("fp32", "int8"))
+    wanted, found = exact.score(PAIRS), rounded.score(PAIRS)
+    assert 0.98 < np.corrcoef(wanted, found)[0, 1] < 1 - 1e-6
+    assert rounded.digest != exact.digest
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "pooler"])
+def test_neighbours_do_not_matter_in_eight_bits(tmp_path: Path, pool: str) -> None:
+    cross = CrossEncoder.open(ModelStore(), runtime(), str(tiny(tmp_path / "model", pool)), "int8")
+    np.testing.assert_allclose([cross.score([pair])[0] for pair in PAIRS], cross.score(PAIRS), atol=1e-5)
+
+
 def test_order_and_neighbours_do_not_matter(tmp_path: Path) -> None:
     cross = CrossEncoder.open(ModelStore(), runtime(), str(tiny(tmp_path / "model")))
     together = cross.score(PAIRS)

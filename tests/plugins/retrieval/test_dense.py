@@ -45,7 +45,7 @@ def letters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Letters]:
     """The encoders by name: "encoder", "alias" (the same one) and "another"."""
     same = Letters()
     encoders = {"encoder": same, "alias": same, "another": Letters(2)}
-    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder": encoders[name])
+    monkeypatch.setattr(pickaxe.Host, "encoder", lambda self, name="encoder", precision="fp32": encoders[name])
     return encoders
 
 
@@ -62,6 +62,14 @@ def test_finds_the_highest_cosine_and_says_it(letters: dict[str, Letters]) -> No
     assert found[0][0].columns == {"cosine": found[0][0].score}
     assert found[1][0].score == pytest.approx(1, abs=1e-6)
     assert found.usage == {"index_documents": 5, "search_encoded_texts": 2}
+
+
+def test_an_index_of_eight_bits_is_searched_in_eight_bits(tmp_path: Path) -> None:
+    texts = [Item("tea", "Water for tea should be hot."), Item("moon", "The Moon turns around the Earth.")]
+    index = pickaxe.retriever("dense", precision="int8").index(texts, out=tmp_path / "index")
+    assert ids(index.search(["How do I brew Darjeeling?"], 1)) == [["tea"]]
+    with pytest.raises(ArtifactMismatch, match="built with the encoder"):
+        pickaxe.retriever("dense", precision="fp32", artifact=tmp_path / "index").search(["tea"], 1)
 
 
 def test_the_real_encoder_finds_by_meaning() -> None:
