@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pickaxe.call import Call
 from pickaxe.errors import ArtifactCorrupt, Cancelled, InvalidItems, InvalidParams, UnknownArtifact, Unmet
 from pickaxe.fasttext_model import FastText
+from pickaxe.fasttext_model.scan import Scan
 
 SMALL = {"dim": 8, "bucket": 1000, "lr": 0.5, "epoch": 10, "word_ngrams": 2}
 
@@ -87,7 +90,50 @@ def test_save_and_load(model: FastText, tmp_path: Path) -> None:
     loaded = FastText.load(tmp_path / "model.bin")
     assert loaded.labels == model.labels
     texts = ["great words", "awful noise"]
-    np.testing.assert_array_equal(loaded.probability(texts, "good"), model.probability(texts, "good"))
+    np.testing.assert_allclose(loaded.probability(texts, "good"), model.probability(texts, "good"), atol=1e-6)
+
+
+def odd_texts(lines: Path) -> list[str]:
+    """What a line may hold: words known and not, labels, the sign of the end, blanks of all kinds, no text at all."""
+    words = [
+        *lines.read_text().split()[:20],
+        "unseen",
+        "__label__none",
+        "</s>",
+        "a\tb",
+        "x\ny",
+        "\0q",
+        "\u2028z",
+        "ä日",
+    ]
+    draw = random.Random(0)
+    drawn = [" ".join(draw.choices(words, k=draw.randint(1, 30))) for _ in range(200)]
+    return [*drawn, "", "  ", "\ud800 bad", "good" * 1000]
+
+
+@pytest.mark.parametrize(
+    ("settings", "by_itself"),
+    [
+        ({}, True),
+        ({"word_ngrams": 1}, True),
+        ({"word_ngrams": 3, "loss": "ova"}, True),
+        ({"min_chars": 2, "max_chars": 3}, False),
+        ({"loss": "hs"}, False),
+    ],
+)
+def test_a_model_from_a_file_says_what_the_library_says(
+    settings: dict[str, Any], by_itself: bool, lines: Path, tmp_path: Path
+) -> None:
+    FastText.train(lines, tmp_path / "model.bin", **{**SMALL, **settings})
+    model, texts = FastText.load(tmp_path / "model.bin"), odd_texts(lines)
+    assert (Scan.open(tmp_path / "model.bin") is not None) == by_itself
+    labels, probabilities = model.predict(texts)
+    for label in model.labels:
+        wanted = [row[names.index(label)] for names, row in zip(labels, probabilities, strict=True)]
+        found = model.probability(texts, label)
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert [model.probability([text], label)[0] for text in texts] == found.tolist()
+    assert model.probability([], "good").shape == (0,)
 
 
 def test_quantised_is_smaller_and_still_right(lines: Path, tmp_path: Path) -> None:

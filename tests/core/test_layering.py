@@ -20,7 +20,7 @@ CORE, PLUGINS, SERVICES = (
 
 HOMES = {
     "onnxruntime": ("core/pickaxe/session.py", "core/pickaxe/onnx_runtime.py"),
-    "fasttext": ("core/pickaxe/fasttext_model.py",),
+    "fasttext": ("core/pickaxe/fasttext_model/__init__.py",),
     "grpc": ("services/", "core/pickaxe/v1/"),
     "google": ("services/", "core/pickaxe/v1/"),
     "jax": ("plugins/",),

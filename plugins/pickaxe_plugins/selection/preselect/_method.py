@@ -50,7 +50,7 @@ class PreSelect(Method[Params]):
     fitted = "optional"
     stages = STAGES
     cost = (
-        "Scoring: fastText, some 20,000 documents of 60 words a second.  Fitting: M losses per document, by far the "
+        "Scoring: fastText, some 40,000 documents of 60 words a second and core.  Fitting: M losses per document, by far the "
         "largest part, unless they are given.  A model takes about 4 * dim * bucket bytes, 800 MB by default."
     )
     reproduced = (
