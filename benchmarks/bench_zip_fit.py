@@ -75,9 +75,7 @@ def copied(length: int) -> dict[str, Any]:
         before, _compressors.COPY_FROM = _compressors.COPY_FROM, from_bytes
         try:
             for source in sources:
-                after = compressor.after(source, length * 2)
-                for target in targets:
-                    after(target)
+                compressor.after(source, length * 2)(targets)
         finally:
             _compressors.COPY_FROM = before
 

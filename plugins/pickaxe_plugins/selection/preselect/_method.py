@@ -50,8 +50,8 @@ class PreSelect(Method[Params]):
     fitted = "optional"
     stages = STAGES
     cost = (
-        "Scoring: fastText, some 40,000 documents of 60 words a second and core.  Fitting: M losses per document, by far the "
-        "largest part, unless they are given.  A model takes about 4 * dim * bucket bytes, 800 MB by default."
+        "Scoring: fastText, some 40,000 documents of 60 words a second and core.  Fitting: M losses per document, by "
+        "far the largest part, unless they are given.  A model takes about 4 * dim * bucket bytes, 800 MB by default."
     )
     reproduced = (
         "On a synthetic corpus where losses betray one topic of four, the best tenth of 1,000 fresh documents is that "

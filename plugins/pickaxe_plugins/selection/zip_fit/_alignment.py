@@ -90,7 +90,7 @@ class Aligner:
         joint = np.empty(len(targets), np.int64)
         for start in range(0, len(targets), PAIRS):
             call.check()
-            joint[start : start + PAIRS] = [together(target) for target in targets[start : start + PAIRS]]
+            joint[start : start + PAIRS] = together(targets[start : start + PAIRS])
         distances: np.ndarray = (joint - np.minimum(size, sizes)) / np.maximum(size, sizes)
         return distances
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import platform
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 from pickaxe.extras import require
@@ -24,6 +24,7 @@ MIN_LOOKAHEAD = 262
 """Deflate never matches further back than its window less this many bytes."""
 
 Sizer = Callable[[bytes], int]
+Sizes = Callable[[Sequence[bytes]], list[int]]
 
 
 class Compressor(abc.ABC):
@@ -46,10 +47,10 @@ class Compressor(abc.ABC):
     def sizer(self) -> Sizer:
         """A function from bytes to their compressed size, for use by one thread."""
 
-    def after(self, source: bytes, longest: int) -> Sizer:
-        """A function from a target of at most `longest` bytes to the size of `source + target`, for one thread."""
+    def after(self, source: bytes, longest: int) -> Sizes:
+        """A function from targets of at most `longest` bytes to the sizes of `source + target`, for one thread."""
         size = self.sizer()
-        return lambda target: size(source + target)
+        return lambda targets: [size(source + target) for target in targets]
 
 
 class Deflate(Compressor):
@@ -68,18 +69,22 @@ class Deflate(Compressor):
             return lambda data: len(compress(data, 0, -15)) + container
         return lambda data: len(compress(data, level, -_window_bits(len(data)))) + container
 
-    def after(self, source: bytes, longest: int) -> Sizer:
+    def after(self, source: bytes, longest: int) -> Sizes:
+        level, window, compress = self.level, -_window_bits(len(source) + longest), zlib.compress
         # Stored blocks (level 0) are cut where the output buffer ends, so only one call gives their true size.
-        if len(source) < COPY_FROM or self.level == 0:
+        if level == 0:
             return super().after(source, longest)
-        state = zlib.compressobj(self.level, zlib.DEFLATED, -_window_bits(len(source) + longest))
+        if len(source) < COPY_FROM:
+            container = self.container
+            return lambda targets: [len(compress(source + target, level, window)) + container for target in targets]
+        state = zlib.compressobj(level, zlib.DEFLATED, window)
         head = len(state.compress(source)) + self.container
 
         def size(target: bytes) -> int:
             copy = state.copy()
             return head + len(copy.compress(target)) + len(copy.flush())
 
-        return size
+        return lambda targets: list(map(size, targets))
 
 
 def _window_bits(length: int) -> int:
@@ -107,7 +112,11 @@ class Lz4(Compressor):
 
     def sizer(self) -> Sizer:
         compress, level = require("lz4.frame", EXTRA).compress, self.level
-        return lambda data: len(compress(data, compression_level=level))
+        return lambda data: len(compress(data, level))
+
+    def after(self, source: bytes, longest: int) -> Sizes:
+        compress, level = require("lz4.frame", EXTRA).compress, self.level
+        return lambda targets: [len(compress(source + target, level)) for target in targets]
 
 
 class Zstd(Compressor):
