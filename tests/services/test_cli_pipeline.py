@@ -94,7 +94,7 @@ def test_bytes_are_the_same_with_any_number_of_processes(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, workers: int) -> None:
-    lines(tmp_path / "a.jsonl", rows(9000))
+    lines(tmp_path / "a.jsonl", rows(30_000))
     stages = [*STAGES[:1], {"name": "c4", "utility": {"name": "rules-gopher-repetition", "column": "dup_5_gram_chars"},
                             "mechanism": {"kind": "threshold", "at_most": 1}}, *STAGES[1:]]  # fmt: skip
     pipeline(tmp_path / "p.yaml", stages)
@@ -274,7 +274,7 @@ def test_one_line_longer_than_a_part(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
-    lines(tmp_path / "a.jsonl", rows(20_000))
+    lines(tmp_path / "a.jsonl", rows(40_000))
     pipeline(tmp_path / "p.yaml", STAGES[:3])
     call = ("select", "--pipeline", "p.yaml", "-i", "a.jsonl", "-o", "o.jsonl", "--workers", 2)
     process = subprocess.Popen(command(*call), cwd=tmp_path, stderr=subprocess.PIPE, text=True)

@@ -267,7 +267,8 @@ def test_reranker_scores_strangers_first_and_says_who_is_left_out(box: Box) -> N
 
 
 def test_reranker_uses_an_index(box: Box) -> None:
-    reranker = pickaxe.reranker("anncur", artifact=path(made()))
+    index = made()
+    reranker = pickaxe.reranker("anncur", artifact=path(index))
     box.calls()
     assert len(reranker.rerank(Item("q", ASKED[0]), DOCUMENTS, 5, budget=16)) == 5
     assert box.calls() == 16

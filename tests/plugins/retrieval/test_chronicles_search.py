@@ -147,7 +147,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, lette
     index = pickaxe.retriever("chronicles", mode="hybrid").index(DOCUMENTS)
     queries = ["a cab", "beta", "jig", "zeta eta"]
     whole = index.search(queries, 3)
-    monkeypatch.setattr("pickaxe_plugins.retrieval.chronicles.BLOCK", 3)
+    monkeypatch.setattr("pickaxe_plugins.retrieval.chronicles._method.BLOCK", 3)
     for hits, expected in zip(index.search(queries, 3), whole, strict=True):
         assert [(hit.id, hit.score, hit.spans) for hit in hits] == [(hit.id, hit.score, hit.spans) for hit in expected]
 

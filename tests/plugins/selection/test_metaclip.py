@@ -232,10 +232,9 @@ def test_shards_add_up() -> None:
     merged = whole.merge([part.artifact.path for part in parts])
     assert counts(merged) == counts(whole)
     assert merged.artifact.notes == whole.artifact.notes
-    with pytest.raises(ArtifactMismatch, match="other metadata"):
-        whole.merge([whole.artifact.path, fitted(entries=("dog",)).artifact.path])
-    with pytest.raises(ArtifactMismatch, match="other settings"):
-        whole.merge([whole.artifact.path, fitted(spacing="multilingual").artifact.path])
+    for other, match in ((fitted(entries=("dog",)), "metadata"), (fitted(spacing="multilingual"), "settings")):
+        with pytest.raises(ArtifactMismatch, match=f"other {match}"):
+            whole.merge([whole.artifact.path, other.artifact.path])
     with pytest.raises(InvalidItems, match="none"):
         whole.merge([])
 
