@@ -73,7 +73,6 @@ class FastText:
             raise MethodFailed(f"fastText training failed: {error}; a smaller learning rate may help") from error
         if out is not None:
             model.save(out)
-            model._path = Path(out)
         return model
 
     @classmethod

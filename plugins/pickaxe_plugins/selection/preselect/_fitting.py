@@ -149,8 +149,14 @@ class Fit:
     def _trained(self, corpus: Corpus, positives: np.ndarray, negatives: np.ndarray) -> FastText:
         from pickaxe.fasttext_model import FastText
 
-        if self.out.done("training"):
-            return FastText.load(self.out.file(MODEL))
+        if not self.out.done("training"):
+            self._train(corpus, positives, negatives)
+            self.out.finish("training")
+        return FastText.load(self.out.file(MODEL))
+
+    def _train(self, corpus: Corpus, positives: np.ndarray, negatives: np.ndarray) -> None:
+        from pickaxe.fasttext_model import FastText
+
         rows = np.concatenate([positives, negatives])
         order = pickaxe.generator(self.call.seed, "training order").permutation(len(rows))
         params = self.params
@@ -168,8 +174,6 @@ class Fit:
         if params.quantise:
             model.quantise()
         model.save(self.out.file(MODEL))
-        self.out.finish("training")
-        return model
 
     def _adopt(self, name: str) -> FastText:
         """Take over a ready model: by path, or on a server by a resource's name."""
