@@ -5,6 +5,7 @@ The only module that imports onnxruntime.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -18,6 +19,7 @@ import numpy as np
 
 from pickaxe.call import Call
 from pickaxe.errors import DeadlineExceeded, MethodFailed, ModelMissing
+from pickaxe.models.conversions import hold
 from pickaxe.onnx_runtime import choose_device, cores, import_onnxruntime, no_cuda
 
 OrtValue = Any
@@ -168,6 +170,7 @@ class Session:
         """Numbers for captured graphs, each used once: what was captured is not forgotten."""
         self._inner: Any = None
         self._running = 0
+        weakref.finalize(self, os.close, hold(graph))
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
         self._lock = threading.Lock()
 

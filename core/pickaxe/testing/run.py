@@ -37,11 +37,7 @@ def _loads(method: str | type[Method[Any]]) -> None:
 
 
 def _bound(spec: Spec, name: str, subject: Subject) -> Check:
-    def run() -> None:
-        with subject.offered():
-            spec.function(subject)
-
-    return Check(name, run, spec.doc)
+    return Check(name, lambda: subject.examine(spec.function), spec.doc)
 
 
 @dataclass(frozen=True)

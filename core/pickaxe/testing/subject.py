@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +27,7 @@ Door = Callable[[str, str, Mapping[str, Any], "str | None"], Any]
 @functools.cache
 def kit_host() -> Host:
     """The host of all local checks: models are opened once for the whole run."""
-    return Host(state=Path(_scratch()) / "state")
+    return Host(state=Path(kit_folder()) / "state")
 
 
 @functools.cache
@@ -34,7 +35,8 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="pickaxe-check-")
 
 
-def _scratch() -> str:
+def kit_folder() -> str:
+    """A fresh folder that stays until this process ends."""
     return tempfile.mkdtemp(dir=_folder().name)
 
 
@@ -44,6 +46,7 @@ class Subject:
     def __init__(self, name: str, kind: type[Method[Any]], roles: Sequence[str], *, installed: bool) -> None:
         self.name, self.kind, self.roles, self.installed = name, kind, tuple(roles), installed
         self._artifacts: dict[str, str] = {}
+        self._scratches: list[Path] = []
         self._outcomes: dict[str, Any] = {}
         self.fit_steps = 0
         """How often the first fit told its progress."""
@@ -146,10 +149,27 @@ class Subject:
             self._artifacts[key] = make()
         return self._artifacts[key]
 
-    @staticmethod
-    def scratch() -> Path:
-        """A path in a fresh folder where nothing is yet."""
-        return Path(_scratch()) / "artifact"
+    def scratch(self) -> Path:
+        """A path in a fresh folder where nothing is yet; the folder leaves with the check that asked for it."""
+        folder = Path(kit_folder())
+        self._scratches.append(folder)
+        return folder / "artifact"
+
+    def examine(self, check: Callable[[Any], None]) -> None:
+        """Run one check, and drop what it made, but for the artifacts that later checks use again."""
+        try:
+            with self.offered():
+                check(self)
+        finally:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Drop the folders of `scratch` that hold no artifact made once for all checks."""
+        kept = {Path(path).parent for path in self._artifacts.values()}
+        for folder in self._scratches:
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._scratches = [folder for folder in self._scratches if folder in kept]
 
     # ------------------------------------------------------------ answers
 

@@ -16,7 +16,7 @@ from pickaxe import catalog
 from pickaxe.artifact import Artifact
 from pickaxe.testing.check import SPECS, Check, require
 from pickaxe.testing.plain import same
-from pickaxe.testing.subject import Subject, answer
+from pickaxe.testing.subject import Subject, answer, kit_folder
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def _client(address: str | None) -> Any:
     """A client of the server at `address`, or of one that runs in a thread of this process until its end."""
     services = importlib.import_module("pickaxe_services")
     if address is None:
-        settings = importlib.import_module("pickaxe_services.settings").Settings(port=0, root=Subject.scratch())
+        settings = importlib.import_module("pickaxe_services.settings").Settings(port=0, root=Path(kit_folder()))
         server = importlib.import_module("pickaxe_services.server").LocalServer(settings)
         address = server.__enter__()
         atexit.register(server.__exit__, None, None, None)
@@ -59,6 +59,10 @@ class RemoteSubject(Subject):
             self._uploaded[made] = self.client.artifacts.upload(made).name
         return self._uploaded[made]
 
+    def tidy(self) -> None:
+        super().tidy()
+        self.local.tidy()
+
 
 def remote_checks(local: Subject, address: str | None) -> Iterator[Check]:
     """The checks that make sense over the wire, then those that are about the wire."""
@@ -73,11 +77,7 @@ def remote_checks(local: Subject, address: str | None) -> Iterator[Check]:
 
 
 def _check(name: str, function: Callable[[Any], None], remote: RemoteSubject, doc: str | None) -> Check:
-    def run() -> None:
-        with remote.offered():
-            function(remote)
-
-    return Check(name, run, doc or "")
+    return Check(name, lambda: remote.examine(function), doc or "")
 
 
 def card(subject: RemoteSubject) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pickaxe.models import ModelStore
+from pickaxe.models import ModelStore, graph_cache_limit
 from pickaxe_services.cli import console
 
 _directory = click.option(
@@ -90,3 +90,18 @@ def verify(names: tuple[str, ...], directory: Path | None, as_json: bool) -> Non
     for name in names or [each.name for each in store.list() if each.present]:
         files = store.verify(name)
         console.emit({"name": name, "files": files}) if as_json else print(f"{name}  {len(files)} files are whole")
+
+
+@command.command()
+@_directory
+@_json
+@click.option("--all", "everything", is_flag=True, help="Drop every such graph, not only those beyond the limit.")
+def clean(directory: Path | None, everything: bool, as_json: bool) -> None:
+    """Free space: drop graphs made from models that are gone, and the longest unused ones.
+
+    Graphs made from artifacts and from models at a path are kept in a cache of PICKAXE_GRAPH_CACHE bytes (16GiB),
+    and pruned by themselves whenever one is added.  What a process has open, or has used within ten minutes, stays;
+    all can be made again.
+    """
+    freed = ModelStore(directory).prune(0 if everything else graph_cache_limit())
+    console.emit({"freed_bytes": freed}) if as_json else print(f"{freed / 2**20:.0f} MiB freed")
