@@ -8,13 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from pickaxe import Call, Segment
-from pickaxe_plugins.selection.zip_fit._compressors import Compressor, Sizer
+from pickaxe_plugins.selection.zip_fit._compressors import Compressor, Sizer, Texts
 
 PAIRS = 256
 """Pairs between two looks at the deadline, and about the least that is worth a task of its own."""
@@ -22,20 +21,15 @@ PAIRS = 256
 
 @dataclass(frozen=True)
 class Targets:
-    """Target texts (UTF-8) and their compressed sizes (n,)."""
+    """Target texts and their compressed sizes (n,)."""
 
-    texts: Sequence[bytes]
+    texts: Texts
     sizes: np.ndarray
-
-    @cached_property
-    def longest(self) -> int:
-        """Bytes of the longest target."""
-        return max(map(len, self.texts))
 
     @classmethod
     def measured(cls, texts: Sequence[bytes], compressor: Compressor) -> Targets:
         size = compressor.sizer()
-        return cls(texts, np.array([size(text) for text in texts], np.int64))
+        return cls(Texts(texts), np.array([size(text) for text in texts], np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +54,10 @@ class Aligner:
 
     def rows(self, texts: Sequence[bytes], call: Call) -> list[Row]:
         """One row per text.  A task is a run of whole texts, so neither tasks nor threads change a number."""
-        several = max(1, PAIRS // len(self.targets.texts))
+        several = max(1, PAIRS // len(self.targets.texts.each))
         tasks = [texts[start : start + several] for start in range(0, len(texts), several)]
         threads = min(self.threads or _cores(), len(tasks))
-        if threads <= 1 or _mean_bytes(texts) + _mean_bytes(self.targets.texts) < self.compressor.parallel_from:
+        if threads <= 1 or _mean_bytes(texts) + _mean_bytes(self.targets.texts.each) < self.compressor.parallel_from:
             return self._run(texts, call)
         with ThreadPoolExecutor(threads, "compress") as executor:
             return [row for part in executor.map(lambda task: self._run(task, call), tasks) for row in part]
@@ -85,12 +79,13 @@ class Aligner:
 
     def _distances(self, source: bytes, size: int, call: Call) -> np.ndarray:
         """NCD of the source to every target: (n,) float64."""
-        targets, sizes = self.targets.texts, self.targets.sizes
-        together = self.compressor.after(source, self.targets.longest)
-        joint = np.empty(len(targets), np.int64)
-        for start in range(0, len(targets), PAIRS):
+        sizes = self.targets.sizes
+        together = self.compressor.after(source, self.targets.texts)
+        joint = np.empty(len(sizes), np.int64)
+        for start in range(0, len(sizes), PAIRS):
             call.check()
-            joint[start : start + PAIRS] = together(targets[start : start + PAIRS])
+            stop = min(start + PAIRS, len(sizes))
+            joint[start:stop] = together(start, stop)
         distances: np.ndarray = (joint - np.minimum(size, sizes)) / np.maximum(size, sizes)
         return distances
 

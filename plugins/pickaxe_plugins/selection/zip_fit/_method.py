@@ -17,7 +17,7 @@ from pickaxe import Call, Column, Example, Flag, Host, InputField, Item, Items, 
 from pickaxe.artifact import ArtifactWriter
 from pickaxe.errors import InvalidItems
 from pickaxe_plugins.selection.zip_fit._alignment import Aligner, Targets, head
-from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, Compressor, Name
+from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, Compressor, Name, Texts
 
 STORED = "level 0 of gzip and zlib stores without compressing: alignment then only prefers short texts; use 1 to 9"
 
@@ -174,7 +174,7 @@ class ZipFit(Method[Params]):
         notes = self.artifact.notes
         texts = self._chosen([joined[start:end] for start, end in pairwise([0, *ends])], notes["seed"])
         if notes["sizes_of"] == self._settings():
-            return Targets(texts, np.asarray(self.artifact.read_array("sizes.npy")))
+            return Targets(Texts(texts), np.asarray(self.artifact.read_array("sizes.npy")))
         return Targets.measured(texts, self.params.opened())
 
     def _chosen(self, texts: Sequence[bytes], seed: int) -> list[bytes]:
