@@ -16,7 +16,7 @@ import pickaxe
 from pickaxe import Host, Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
-from pickaxe_plugins.selection.domain_specificity import _losses
+from pickaxe_plugins.selection.domain_specificity import _losses, _method, _word_ngrams
 from pickaxe_plugins.selection.domain_specificity._masked_lm import MaskedLM
 from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, joined
 from pickaxe_plugins.train import bert, bert_files, vocabulary
@@ -113,6 +113,24 @@ def test_n_gram_chances_are_a_distribution_and_the_formula() -> None:
     model = NgramModel.counted(ids, 3, 2, 0.6)
     single = (4 - 1 + 0.5) / (10 + 2.0)  # word 1 three times among ten
     assert np.exp(model.log_probs(*joined([np.array([0, 1])])))[1] == pytest.approx(0.6 * 1.0 + 0.4 * single)
+
+
+@given(order=st.integers(1, 4), words=st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_a_long_text_read_in_runs_has_the_same_sum(order: int, words: list[int]) -> None:
+    ids = np.array(words)
+    model = NgramModel.counted([ids[::-1].clip(0, 2), ids[1:].clip(0, 2)], 3, order, 0.6)
+    whole = -model.log_probs(*joined([ids])).sum()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_word_ngrams, "RUN", 5)
+        assert model.nats(ids) == pytest.approx(whole, rel=1e-12)
+
+
+def test_a_text_longer_than_a_run_gets_the_loss_of_the_whole(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["The appeal is void, the court held in the rain.", "A river.", *PROSE]
+    usual = pair.score(texts)["ds"]
+    monkeypatch.setattr(_method, "RUN", 4)
+    monkeypatch.setattr(_word_ngrams, "RUN", 4)
+    np.testing.assert_allclose(pair.score(texts)["ds"], usual, rtol=1e-12)
 
 
 def test_texts_of_the_domain_come_first(pair: Any) -> None:

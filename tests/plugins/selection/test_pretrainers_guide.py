@@ -14,6 +14,7 @@ import pickaxe
 from pickaxe import Item
 from pickaxe.errors import ArtifactMismatch, InvalidItems, InvalidParams, Unmet
 from pickaxe.report import explained
+from pickaxe_plugins.selection import _text_units
 from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, joined
 from pickaxe_plugins.selection.pretrainers_guide import _text
 from pickaxe_plugins.selection.pretrainers_guide._classifier import chances, learn
@@ -116,6 +117,19 @@ def test_a_file_adds_entries(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("darn\nheck\n")
     scorer = opened(quality_threshold=None, blocklist=["blast"], blocklist_file=str(tmp_path / "list.txt"))
     assert scorer.score(["Heck and darn", "blast", "fine"])["ngram_hits"].tolist() == [2, 1, 0]
+
+
+@given(st.text(" \t\n\x1c\x85\u00a0\u2003aAΣ.", max_size=20))
+def test_folding_puts_one_blank_between_words(text: str) -> None:
+    assert _text._folded(text) == " ".join(text.lower().split())
+
+
+def test_features_of_a_long_text_read_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Σίσυφος rolled ΟΔΟΣ 1999 stones. Write to a.b@example.org or 555 123 4567! Naïve words, words; 12001 2004."
+    whole = features(text)
+    for size in (1, 7, 30):
+        monkeypatch.setattr(_text_units, "PIECE", size)
+        assert features(text) == whole
 
 
 def test_features_find_addresses_and_years() -> None:

@@ -19,7 +19,7 @@ from pickaxe_plugins.selection.domain_specificity import _losses as losses
 from pickaxe_plugins.selection.domain_specificity._losses import GIVEN, Losses
 from pickaxe_plugins.selection.domain_specificity._masked_lm import MaskedLM
 from pickaxe_plugins.selection.domain_specificity._report import groups, summary
-from pickaxe_plugins.selection.domain_specificity._word_ngrams import NgramModel, Vocabulary, joined, names
+from pickaxe_plugins.selection.domain_specificity._word_ngrams import RUN, NgramModel, Vocabulary, joined, names
 
 SIDES = ("general", "domain")
 _TEXTS = 256
@@ -239,11 +239,14 @@ class DomainSpecificity(Method[Params]):
         while rows := list(islice(stream, _TEXTS)):
             call.check()
             read = [vocabulary.read(texts[row]) for row in rows]
-            ids, places = joined(read)
             lengths = np.array([len(each) for each in read])
-            owners = np.repeat(np.arange(len(rows)), lengths)
+            together = np.flatnonzero(lengths <= RUN)
+            ids, places = joined([read[place] for place in together])
+            owners = np.repeat(together, lengths[together])
             for side, model in zip(found, models, strict=True):
                 nats = np.bincount(owners, -model.log_probs(ids, places), len(rows))
+                for place in np.flatnonzero(lengths > RUN):
+                    nats[place] = model.nats(read[place])
                 side.nats[rows], side.tokens[rows] = np.where(lengths > 0, nats, np.nan), lengths
                 side.characters[rows] = [len(texts[row]) for row in rows]
         return found

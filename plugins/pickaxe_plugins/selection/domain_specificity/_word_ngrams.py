@@ -12,6 +12,8 @@ from pickaxe_plugins.selection._text_units import pieces, split
 
 PRIOR = 0.5
 """Added to every word's count, that of the unknown word included."""
+RUN = 1 << 20
+"""Words of one text that are looked up at once."""
 _SHIFT = np.uint64(32)
 
 
@@ -37,7 +39,7 @@ class Vocabulary:
     def read(self, text: str) -> np.ndarray:
         """The numbers of the text's words, (n,) int64."""
         get, unknown = self._numbers.get, len(self._numbers)
-        return np.array([get(word, unknown) for word in _words(text)], np.int64)
+        return np.fromiter((get(word, unknown) for word in _words(text)), np.int64)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -110,6 +112,15 @@ class NgramModel:
             rows = next_rows
         logs: np.ndarray = np.log(chances)
         return logs
+
+    def nats(self, ids: np.ndarray) -> float:
+        """-sum of `log_probs` of one text, however long, in the memory of `RUN` words."""
+        before, found = len(self.grams), 0.0
+        for start in range(0, len(ids), RUN):
+            run = ids[max(0, start - before) : start + RUN]
+            logs = self.log_probs(run, np.arange(len(run)))
+            found -= float(logs[min(start, before) :].sum())
+        return found
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """Everything to keep, by names that `from_arrays` knows."""

@@ -26,6 +26,7 @@ _WORD = re.compile(r"\w+")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
 _PHONE = re.compile(r"(?<![\w.])\+?(?:\(\d{2,4}\)[ -]?)?\d{3,4}[ .-]\d{3,4}(?:[ .-]\d{2,4})?(?!\w)")
 _DIGITS = re.compile(r"\d+")
+_BLANKS = re.compile(r"\s{2,}|[^\S ]")
 
 _BASE = np.uint64(0x100000001B3)
 _INVERSE = np.uint64(pow(0x100000001B3, -1, 1 << 64))
@@ -38,20 +39,27 @@ _IN_WORD = np.array([chr(byte).isalnum() or byte == 0x5F or byte >= 0x80 for byt
 
 def features(text: str) -> dict[str, float]:
     """The values of `FEATURES`; NaN where a word or a character is missing to divide by."""
-    lowered = text.lower()
-    words = _WORD.findall(lowered)
-    letters, nan = sum(map(len, words)), math.nan
-    runs = _DIGITS.findall(text)
-    years = [int(run) for run in runs if len(run) == 4 and 1900 <= int(run) < 2100]
-    phones = _PHONE.findall(text) if any(len(run) > 2 for run in runs) else ()
+    count, letters, nan = 0, 0, math.nan
+    different: set[str] = set()
+    years: list[int] = []
+    longest_run = 0
+    for piece in pieces(text):
+        words = _WORD.findall(piece.lower())
+        runs = _DIGITS.findall(piece)
+        count, letters = count + len(words), letters + sum(map(len, words))
+        different.update(words)
+        years.extend(int(run) for run in runs if len(run) == 4 and 1900 <= int(run) < 2100)
+        longest_run = max(longest_run, max(map(len, runs), default=0))
+    phones = sum(1 for _ in _PHONE.finditer(text)) if longest_run > 2 else 0
+    emails = sum(1 for _ in _EMAIL.finditer(text)) if "@" in text else 0
     return {
         "chars": len(text),
-        "words": len(words),
-        "mean_word_length": letters / len(words) if words else nan,
-        "type_token_ratio": len(set(words)) / len(words) if words else nan,
+        "words": count,
+        "mean_word_length": letters / count if count else nan,
+        "type_token_ratio": len(different) / count if count else nan,
         "non_ascii_share": _non_ascii(text) / len(text) if text else nan,
-        "pii_hits": len(phones) + (len(_EMAIL.findall(text)) if "@" in text else 0),
-        "readability": 4.71 * letters / len(words) + 0.5 * len(words) / sentences(text) - 21.43 if words else nan,
+        "pii_hits": phones + emails,
+        "readability": 4.71 * letters / count + 0.5 * count / sentences(text) - 21.43 if count else nan,
         "year": float(max(years)) if years else nan,
     }
 
@@ -87,7 +95,8 @@ class Blocklist:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
+    """Lower-cased words with one blank between them; a long text is not taken apart for it."""
+    return _BLANKS.sub(" ", text.lower()).strip()
 
 
 def _in_word(character: str) -> bool:
