@@ -68,7 +68,8 @@ def hits(ranks: np.ndarray, k: int = 10) -> np.ndarray:
 def read_run(path: str | os.PathLike[str]) -> dict[str, list[str]]:
     """A TREC run, `query Q0 document rank score tag` a line: by falling score, equal scores by rank.
 
-    Raises `InvalidItems` naming the first line that does not read so, or that repeats a document of its query.
+    Raises `InvalidItems` for a file that cannot be read, and naming the first line that does not read so or that
+    repeats a document of its query.
     """
     rows: dict[str, dict[str, tuple[float, int]]] = {}
     for place, fields in _lines(path, 6):
@@ -81,7 +82,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, list[str]]:
 
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
-    """TREC judgments, `query 0 document grade` a line.  Raises `InvalidItems` naming the first bad line."""
+    """TREC judgments, `query 0 document grade` a line.  Raises `InvalidItems` as `read_run` does."""
     grades: dict[str, dict[str, int]] = {}
     for place, (query, _, document, grade) in _lines(path, 4):
         grades.setdefault(query, {})[document] = int(_number(grade, place))
@@ -106,13 +107,16 @@ def _dcg(gains: Sequence[int]) -> float:
 
 
 def _lines(path: str | os.PathLike[str], width: int) -> Iterator[tuple[str, list[str]]]:
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            place = f"{os.path.basename(path)}:{number}"
-            if fields := line.split():
-                if len(fields) != width:
-                    raise InvalidItems(place, f"has {len(fields)} fields, wanted {width}")
-                yield place, fields
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                place = f"{os.path.basename(path)}:{number}"
+                if fields := line.split():
+                    if len(fields) != width:
+                        raise InvalidItems(place, f"has {len(fields)} fields, wanted {width}")
+                    yield place, fields
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidItems(os.fspath(path), f"cannot be read: {error}") from error
 
 
 def _number(text: str, place: str) -> float:

@@ -18,6 +18,7 @@ from pickaxe.durable import write_durably
 from pickaxe.errors import AlreadyExists, InvalidItems
 from pickaxe.extras import require
 from pickaxe.io.prompts import prompt_of
+from pickaxe.metrics import read_run
 from pickaxe_services.cli import console, contests
 from pickaxe_services.cli.compared import Compared, answer, page, tables
 from pickaxe_services.cli.decode import prompt_check
@@ -26,7 +27,7 @@ from pickaxe_services.cli.entrants import ROLES, Entrant, Ran, common_role, entr
 from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
 from pickaxe_services.cli.rerank import embedded, of_run
-from pickaxe_services.cli.trec import read_qrels, read_run, trec_lines
+from pickaxe_services.cli.trec import read_qrels, trec_lines
 
 
 @dataclass(frozen=True)

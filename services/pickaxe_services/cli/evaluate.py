@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from pickaxe.errors import InvalidItems
 from pickaxe.evaluation import DEFAULT, evaluate, means
-from pickaxe.metrics import Run, read_run
+from pickaxe.metrics import read_run
 from pickaxe_services.cli import console
 from pickaxe_services.cli.trec import read_qrels
 
@@ -34,7 +33,7 @@ def command(runs: tuple[str, ...], qrels: str, metrics: str, by_query: bool, as_
     judged = read_qrels(qrels)
     rows = []
     for path in runs:
-        values = evaluate(_read_run(path), judged, names)
+        values = evaluate(read_run(path), judged, names)
         average = means(values)
         rows.append((path, *(f"{average[name]:.4f}" for name in names)))
         if by_query:
@@ -44,10 +43,3 @@ def command(runs: tuple[str, ...], qrels: str, metrics: str, by_query: bool, as_
             console.emit({"run": path, "queries": len(judged), **average})
     if not as_json:
         console.table(("run", *names), rows)
-
-
-def _read_run(path: str) -> Run:
-    try:
-        return read_run(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidItems(path, f"cannot be read: {error}") from error

@@ -15,11 +15,12 @@ from pickaxe.io.readers import Source
 from pickaxe.io.resume import output
 from pickaxe.io.rows import ranking_row
 from pickaxe.io.writers import encoding
+from pickaxe.metrics import read_run
 from pickaxe_services.cli import console
 from pickaxe_services.cli.door import door, require_role, source
 from pickaxe_services.cli.interrupt import running
 from pickaxe_services.cli.options import Common, Reading, common, reading
-from pickaxe_services.cli.trec import read_run, trec_encoding, trec_lines
+from pickaxe_services.cli.trec import trec_encoding, trec_lines
 
 Question = tuple[Item, list[Item]]
 

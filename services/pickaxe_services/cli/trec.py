@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,29 +25,9 @@ def trec_lines(query: str, ranked: Sequence[tuple[str, float]], tag: str) -> byt
     return "".join(lines).encode()
 
 
-def read_run(path: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """query → documents, best rank first."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidItems(str(path), f"cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        cells = line.split()
-        if len(cells) != 6 or not cells[3].lstrip("-").isdigit():
-            raise InvalidItems(f"{path}:{number}", "is no TREC run line: query Q0 document rank score tag")
-        found.setdefault(cells[0], []).append((int(cells[3]), cells[2]))
-    return {query: [document for _, document in sorted(ranked)] for query, ranked in found.items()}
-
-
 def read_qrels(path: str) -> metrics.Qrels:
     """Judgments of a file; raises `InvalidItems` when it cannot be read or holds none."""
-    try:
-        found = metrics.read_qrels(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidItems(path, f"cannot be read: {error}") from error
+    found = metrics.read_qrels(path)
     if not found:
         raise InvalidItems(path, "holds no judgments")
     return found
