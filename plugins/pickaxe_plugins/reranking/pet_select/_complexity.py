@@ -69,8 +69,9 @@ class Bounds:
         """(n, 5) in [0, 1]: values beyond the bounds are cut; a metric that is constant is 0."""
         low, high = np.array(self.low), np.array(self.high)
         spread = high - low
-        found: np.ndarray = np.divide(values - low, spread, out=np.zeros_like(values), where=spread > 0)
-        return found.clip(0, 1)
+        inside = values.clip(low, high) - low
+        found: np.ndarray = np.divide(inside, spread, out=np.zeros_like(values), where=spread > 0)
+        return found
 
     def combined(self, values: np.ndarray, weights: Sequence[float] = WEIGHTS) -> np.ndarray:
         """Weighted sums of the normalised metrics, (n,)."""
