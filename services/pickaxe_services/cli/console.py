@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 
@@ -41,24 +43,51 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 class Bar:
-    """A progress bar that may be invisible."""
-
-    def __init__(self, progress: Any = None, task: Any = None) -> None:
-        self._progress, self._task = progress, task
+    """Shows how far a long work is; this one shows nothing."""
 
     def update(self, done: float, total: float | None = None, text: str | None = None, **numbers: object) -> None:
         """Move to `done`; `total` None or 0: unknown."""
-        if self._progress is not None:
-            extra = " ".join(f"{name} {_short(value)}" for name, value in numbers.items())
-            changed = {} if text is None else {"text": text}
-            self._progress.update(self._task, completed=done, total=total or None, extra=extra, **changed)
+
+
+class _Drawn(Bar):
+    """A bar on a terminal."""
+
+    def __init__(self, progress: Any, text: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(text, total=None, text=text, extra="")
+
+    def update(self, done: float, total: float | None = None, text: str | None = None, **numbers: object) -> None:
+        changed = {} if text is None else {"text": text}
+        self._progress.update(self._task, completed=done, total=total or None, extra=_told(numbers), **changed)
+
+
+class _Lines(Bar):
+    """A line on standard error every half minute, for logs."""
+
+    SECONDS = 30.0
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._start = self._last = time.monotonic()
+
+    def update(self, done: float, total: float | None = None, text: str | None = None, **numbers: object) -> None:
+        now = time.monotonic()
+        if now - self._last < self.SECONDS:
+            return
+        self._last = now
+        share = f" {100 * done / total:.0f}%," if total else ""
+        line = f"{text or self._text}:{share} {timedelta(seconds=round(now - self._start))} {_told(numbers)}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def bar(text: str, quiet: bool = False) -> Iterator[Bar]:
-    """A progress bar on standard error, when that is a terminal and nobody wants quiet."""
-    if quiet or not sys.stderr.isatty():
+    """How far the work in the block is, on standard error: a bar on a terminal, a line now and then elsewhere."""
+    if quiet:
         yield Bar()
+        return
+    if not sys.stderr.isatty():
+        yield _Lines(text)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -74,7 +103,11 @@ def bar(text: str, quiet: bool = False) -> Iterator[Bar]:
         transient=True,
     )
     with shown:
-        yield Bar(shown, shown.add_task(text, total=None, text=text, extra=""))
+        yield _Drawn(shown, text)
+
+
+def _told(numbers: Mapping[str, object]) -> str:
+    return " ".join(f"{name} {_short(value)}" for name, value in numbers.items())
 
 
 def _short(value: object) -> str:
