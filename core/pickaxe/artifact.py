@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from pickaxe.durable import sync_directory, write_durably
+from pickaxe.durable import room_for, sync_directory, write_durably
 from pickaxe.errors import AlreadyExists, ArtifactCorrupt, ArtifactMismatch, UnknownArtifact
 
 FORMAT = 1
@@ -230,7 +230,7 @@ def writing(
     partial = _partial(root)
     request = {"kind": kind, "method": method, "method_version": method_version, "params": dict(params)}
     request["inputs"] = dict(inputs or {})
-    with _locked(partial):
+    with room_for(f"the artifact {os.fspath(target)!r}"), _locked(partial):
         writer = ArtifactWriter(partial, _state(partial, {**request, "data": list(data)}), durable)
         try:
             yield writer

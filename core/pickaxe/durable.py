@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pickaxe.errors import Unmet
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """A block that may fill the disk: then it raises `Unmet`, which says so, and that `what` cannot go on."""
+    try:
+        yield
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        place = f" for {error.filename!r}" if error.filename else ""
+        raise Unmet(
+            f"{what} cannot go on (no space left on the disk{place}): free some and do it again",
+            metadata={"path": error.filename or ""},
+        ) from error
+
+
+def _is_full(error: OSError) -> bool:
+    """NumPy's `tofile` and `save` raise an error without a number."""
+    return error.errno in DISK_FULL or (error.errno is None and " requested and " in str(error))
 
 
 def write_durably(path: Path, data: bytes) -> None:

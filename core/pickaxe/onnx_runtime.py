@@ -14,7 +14,12 @@ from pickaxe.extras import require
 
 
 def import_onnxruntime() -> ModuleType:
-    """The library; raises `RuntimeMissing` without it, and warns of two builds in one place."""
+    """The library; raises `RuntimeMissing` without it, and warns of two builds in one place.
+
+    From 1.32 on its wheels report their use to their maker's servers unless told not to before they are loaded.
+    Nothing here does such things in passing, so they are told, unless `ORT_DISABLE_TELEMETRY` is set otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     module = require("onnxruntime", extra="cpu")
     remedy = 'uninstall "onnxruntime" and "onnxruntime-gpu", then install either "pickaxe[cpu]" or "pickaxe[gpu]"'
     if not hasattr(module, "InferenceSession"):

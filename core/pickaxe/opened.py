@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pickaxe import catalog
 from pickaxe.artifact import Artifact
+from pickaxe.durable import room_for
 from pickaxe.errors import MethodFailed, PickaxeError, WrongRole
 from pickaxe.hooks import HOOKS, Relay, hookimpl
 from pickaxe.method import Method
@@ -84,7 +85,8 @@ class Opened:
 @contextmanager
 def _guarded(name: str, version: int) -> Iterator[None]:
     try:
-        yield
+        with room_for(name):
+            yield
     except PickaxeError:
         raise
     except (Exception, SystemExit) as error:  # a plugin must not end the process that runs it

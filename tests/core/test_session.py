@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -248,3 +251,15 @@ class TestDevices:
         monkeypatch.setattr(onnx_runtime, "require", lambda *_, **__: threading)
         with pytest.raises(RuntimeMissing, match="incomplete"):
             Runtime("cpu")
+
+
+def test_the_library_keeps_no_account_of_its_use(tmp_path: Path) -> None:
+    graph = affine(tmp_path / "g.onnx")
+    script = (
+        "import pathlib, sys\nfrom pickaxe.session import Runtime\nRuntime('cpu').open(pathlib.Path(sys.argv[1]))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", script, str(graph)]
+    subprocess.run(command, env=environment, check=True)
+    assert [path for path in (tmp_path / "cache", tmp_path / "home") if path.exists()] == []

@@ -7,7 +7,6 @@ the last safe row and goes on, and the finished file is the same, byte for byte.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from pickaxe.data import DType
-from pickaxe.durable import sync_directory, write_durably
+from pickaxe.durable import DISK_FULL, sync_directory, write_durably
 from pickaxe.errors import AlreadyExists, PickaxeError, Unmet
 from pickaxe.io.rows import Row
 from pickaxe.io.writers import Encoding, to_parquet
 
 SYNC_SECONDS = 0.5
 """How much work a killed run may have to do again."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Output:
@@ -92,7 +90,7 @@ class Output:
             safe = (
                 f"; {self._journal.done} inputs are done, the same command goes on after them" if self._journal else ""
             )
-            remedy = f"free some space{safe}" if error.errno in _FULL else f"see to it{safe}"
+            remedy = f"free some space{safe}" if error.errno in DISK_FULL else f"see to it{safe}"
             raise Unmet(
                 f"{str(self.path)!r} cannot be written ({error.strerror}): {remedy}", metadata={"path": self.path}
             ) from error
