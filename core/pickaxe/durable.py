@@ -19,7 +19,7 @@ def room_for(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not _is_full(error):
+        if not is_full_disk(error):
             raise
         place = f" for {error.filename!r}" if error.filename else ""
         raise Unmet(
@@ -28,8 +28,10 @@ def room_for(what: str) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: OSError) -> bool:
-    """NumPy's `tofile` and `save` raise an error without a number."""
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the error says that a disk or a quota is full; NumPy's `tofile` and `save` raise one without a number."""
+    if not isinstance(error, OSError):
+        return False
     return error.errno in DISK_FULL or (error.errno is None and " requested and " in str(error))
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from pickaxe.errors import Draining, InvalidItems, MethodFailed, PickaxeError, TooLarge
+from pickaxe.durable import is_full_disk
+from pickaxe.errors import Draining, InvalidItems, MethodFailed, PickaxeError, TooLarge, Unmet
 from pickaxe_services.status import DETAILS, to_status
 
 PREFIX = "/pickaxe.v1."
@@ -99,9 +100,13 @@ class _Watch:
             code = "CANCELLED"
             raise
         except Exception as error:
-            code = "INTERNAL"
             log.exception("request %s failed", self._id)
-            failure = MethodFailed(f"the server failed ({type(error).__name__}); its log has request {self._id}")
+            failure: PickaxeError = MethodFailed(
+                f"the server failed ({type(error).__name__}); its log has request {self._id}"
+            )
+            if is_full_disk(error):
+                failure = Unmet("the server has no space left on its disk: whoever runs it must free some")
+            code = failure.code
             await self._abort(context, failure)
         finally:
             seconds = time.perf_counter() - begun

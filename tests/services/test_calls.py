@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from pickaxe.errors import (
     Unreachable,
     WrongRole,
 )
-from pickaxe_services import Client, LocalServer, Settings, connect
+from pickaxe_services import Client, LocalServer, Settings, connect, job_files
 from pickaxe_services.server import NAMES
 from pickaxe_services.status import from_status
 
@@ -281,3 +282,16 @@ def test_unix_sockets_serve_too(tmp_path: Path) -> None:
 def test_fits_refuse_to_overwrite_before_they_start(server: Client, tmp_path: Path) -> None:
     assert isinstance(call(lambda: server.scorer("t-mean").fit(["a"], out=tmp_path)), AlreadyExists)
     assert server.jobs.listing() == []
+
+
+def test_a_server_with_a_full_disk_says_so_and_goes_on(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/the/server/s/own/path")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_files, "save", full)
+        error = call(lambda: server.scorer("zip-fit").fit(["a target"]))
+    assert isinstance(error, Unmet)
+    assert error.message.startswith("the server has no space left on its disk")
+    assert not any("own/path" in str(value) for value in error.metadata.values())
+    assert len(server.scorer("zip-fit").fit(["a target"]).score(["a text"])) == 1
