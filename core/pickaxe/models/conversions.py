@@ -132,7 +132,10 @@ def _orphaned(folder: Path) -> bool:
         model = Path((folder / SOURCE).read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError:  # of an older pickaxe, unless somebody is just making it
         return _last_used(folder) < time.time() - SPARED_SECONDS
-    return not model.exists() or mark(model) != folder.name
+    try:
+        return not model.exists() or mark(model) != folder.name
+    except OSError:  # somebody is just changing it: the next one to look will know
+        return False
 
 
 def _open_somewhere(folder: Path) -> bool:
