@@ -20,10 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pickaxe
-from pickaxe.errors import ArtifactMismatch, Cancelled, InvalidItems, InvalidParams, MethodFailed, RuntimeMissing
+from pickaxe.errors import ArtifactMismatch, Cancelled, InvalidItems, InvalidParams, RuntimeMissing
 from pickaxe_plugins.selection.zip_fit import _compressors, dataset_alignment
 from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, COPY_FROM, Texts
-from pickaxe_plugins.selection.zip_fit._lz4_loop import Lz4Loop
 
 PEERS = {
     "gzip": lambda data, level: gzip.compress(data, level),
@@ -93,40 +92,6 @@ def test_copied_deflate_states_give_one_shot_sizes(source: bytes, targets: list[
     for level in range(1, 10):
         after = _compressors.Gzip(level).after(source, Texts(targets))
         assert after(0, len(targets)) == [len(gzip.compress(source + each, level)) for each in targets]
-
-
-@settings(max_examples=60, deadline=None)
-@given(source=BYTES, targets=st.lists(BYTES, min_size=1, max_size=4), seed=st.integers(0, 99), data=st.data())
-def test_the_compiled_loop_gives_the_sizes_of_lz4(source: bytes, targets: list[bytes], seed: int, data: Any) -> None:
-    source = random.Random(seed).choice([b"", PROSE[:700].encode(), CODE[:200_000].encode()]) + source
-    start = data.draw(st.integers(0, len(targets) - 1))
-    for level in (-5, 0, 1, 3, 9, 12, 16):
-        packed = Texts(targets)
-        loop = Lz4Loop(level).after(source, packed.joined, packed.bounds, packed.longest)
-        wanted = [len(lz4.frame.compress(source + each, level)) for each in targets[start:]]
-        assert loop(start, len(targets)).tolist() == wanted
-
-
-def test_the_compiled_loop_takes_over_in_long_runs_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [PROSE[start : start + 300] for start in range(0, 3000, 100)]
-    monkeypatch.setattr(_compressors, "WORTH_COMPILING", 10**12)
-    usual = scored(texts, TARGETS, compressor="lz4")["alignment"]
-    loops: list[int] = []
-    monkeypatch.setattr(_compressors, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(Lz4Loop, "after", lambda *given, real=Lz4Loop.after: loops.append(1) or real(*given))
-    assert (scored(texts, TARGETS, compressor="lz4")["alignment"] == usual).all()
-    assert len(loops) == len(texts)
-    monkeypatch.setattr(_compressors, "find_spec", lambda name: None)
-    assert (scored(texts, TARGETS, compressor="lz4")["alignment"] == usual).all()
-    assert len(loops) == len(texts)
-
-
-def test_an_error_of_the_loop_is_raised() -> None:
-    loop = Lz4Loop(0)
-    loop._bound = lambda most, preferences: 1
-    packed = Texts([PROSE.encode()])
-    with pytest.raises(MethodFailed, match="lz4 cannot compress"):
-        loop.after(b"source", packed.joined, packed.bounds, packed.longest)(0, 1)
 
 
 @pytest.mark.parametrize("total", [250, 251, 762, 763, 7930, 7931, 32506, 32507, 40_000])

@@ -13,14 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from pickaxe.extras import require
-
-if TYPE_CHECKING:
-    from pickaxe_plugins.selection.zip_fit._lz4_loop import Lz4Loop
 
 Name: TypeAlias = Literal["gzip", "zlib", "lz4", "zstd", "brotli", "lzma"]
 
@@ -29,7 +26,7 @@ COPY_FROM = 1024
 """Source bytes from which copying a deflate state is cheaper than compressing the source anew; measured with
 `benchmarks/bench_zip_fit.py`."""
 WORTH_COMPILING = 500_000
-"""Pairs of LZ4 after which the compiled loop is loaded: that takes half a second, and the loop saves 1.3 µs a pair."""
+"""Pairs after which a compiled loop is loaded: that takes half a second, at its first use on a machine some seconds."""
 MIN_LOOKAHEAD = 262
 """Deflate never matches further back than its window less this many bytes."""
 
@@ -86,7 +83,46 @@ class Compressor(abc.ABC):
         return _one_by_one(self.sizer(), source, targets)
 
 
-class Deflate(Compressor):
+class Loop(Protocol):
+    """A compiled loop over many targets, for several threads at once."""
+
+    longest: int
+    """Bytes of source and target together that it takes at most."""
+
+    def after(self, source: bytes, joined: np.ndarray, bounds: np.ndarray, longest: int) -> Sizes: ...
+
+
+class Looped(Compressor):
+    """A compressor with a loop that is loaded once there was enough to do for it."""
+
+    pairs: ClassVar[int] = 0
+    """How many pairs this process has had."""
+
+    def after(self, source: bytes, targets: Texts) -> Sizes:
+        Looped.pairs += len(targets.each)
+        loop = self.loop
+        if loop is None or len(source) + targets.longest > loop.longest:
+            return self.one_by_one(source, targets)
+        return loop.after(source, targets.joined, targets.bounds, targets.longest)
+
+    @property
+    def loop(self) -> Loop | None:
+        """None before there was enough to do, and where numba or what the loop needs of the library is missing."""
+        return self._compiled if Looped.pairs > WORTH_COMPILING else None
+
+    @cached_property
+    def _compiled(self) -> Loop | None:
+        return None if find_spec("numba") is None else self.compiled()
+
+    @abc.abstractmethod
+    def compiled(self) -> Loop | None: ...
+
+    @abc.abstractmethod
+    def one_by_one(self, source: bytes, targets: Texts) -> Sizes:
+        """What `after` does without the loop."""
+
+
+class Deflate(Looped):
     """Raw deflate plus the constant bytes that a container adds around it."""
 
     levels, default = range(10), 6
@@ -102,12 +138,20 @@ class Deflate(Compressor):
             return lambda data: len(compress(data, 0, -15)) + container
         return lambda data: len(compress(data, level, -_window_bits(len(data)))) + container
 
-    def after(self, source: bytes, targets: Texts) -> Sizes:
+    def compiled(self) -> Loop | None:
+        from pickaxe_plugins.selection.zip_fit._deflate_loop import LEVELS, DeflateLoop
+
+        if self.level not in LEVELS:
+            return None
+        loop = DeflateLoop(self.level, self.container)
+        return loop if loop.agrees() else None
+
+    def one_by_one(self, source: bytes, targets: Texts) -> Sizes:
         level, window, compress = self.level, -_window_bits(len(source) + targets.longest), zlib.compress
         container = self.container
         # Stored blocks (level 0) are cut where the output buffer ends, so only one call gives their true size.
         if level == 0:
-            return super().after(source, targets)
+            return _one_by_one(self.sizer(), source, targets)
         if len(source) < COPY_FROM:
             return _one_by_one(lambda text: len(compress(text, level, window)) + container, source, targets)
         state = zlib.compressobj(level, zlib.DEFLATED, window)
@@ -137,12 +181,10 @@ class Zlib(Deflate):
     container = 6  # header 2, checksum 4
 
 
-class Lz4(Compressor):
+class Lz4(Looped):
     """The frame format with the package's defaults: content size stored, blocks linked."""
 
     levels, default = range(-65537, 17), 0
-    pairs: ClassVar[int] = 0
-    """How many pairs this process has had."""
 
     @property
     def library(self) -> str:
@@ -150,33 +192,22 @@ class Lz4(Compressor):
 
     @property
     def parallel_from(self) -> int:
-        return 0 if self._loop is not None else 4096
+        return 0 if self.loop is not None else 4096
 
     def sizer(self) -> Sizer:
         compress, level = require("lz4.frame", EXTRA).compress, self.level
         return lambda data: len(compress(data, level))
 
-    def after(self, source: bytes, targets: Texts) -> Sizes:
-        Lz4.pairs += len(targets.each)
-        if self._loop is not None:
-            return self._loop.after(source, targets.joined, targets.bounds, targets.longest)
-        return super().after(source, targets)
-
-    @property
-    def _loop(self) -> Lz4Loop | None:
-        """The compiled loop, once there was enough to do for it; none where numba or the library's API is missing."""
-        return self._compiled if Lz4.pairs > WORTH_COMPILING else None
-
-    @cached_property
-    def _compiled(self) -> Lz4Loop | None:
-        if find_spec("numba") is None:
-            return None
+    def compiled(self) -> Loop | None:
         from pickaxe_plugins.selection.zip_fit._lz4_loop import Lz4Loop
 
         try:
             return Lz4Loop(self.level)
-        except AttributeError:
+        except AttributeError:  # the package hides the library's functions
             return None
+
+    def one_by_one(self, source: bytes, targets: Texts) -> Sizes:
+        return _one_by_one(self.sizer(), source, targets)
 
 
 class Zstd(Compressor):

@@ -44,6 +44,8 @@ POINTER, SIZE = ctypes.c_void_p, ctypes.c_size_t
 class Lz4Loop:
     """The loop at one level.  Safe to share between threads.  Raises AttributeError where the library hides its API."""
 
+    longest = 2**31
+
     def __init__(self, level: int) -> None:
         library = ctypes.CDLL(require("lz4.frame._frame", "compressors").__file__)
         self._compress = _declared(library.LZ4F_compressFrame, SIZE, POINTER, SIZE, POINTER, SIZE, POINTER)
