@@ -75,8 +75,8 @@ class Mdsd(Method[Params]):
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
     constraints = frozenset({"allowed"})
     cost = (
-        "Per round one call of the model on 1 + n (1 + width (depth - 1)) tokens at most, and depth calls of the draft. "
-        " On two cores the usual shape takes longer than plain decoding: set auto there."
+        "Per round one call of the model on 1 + n (1 + width (depth - 1)) tokens at most, and depth calls of the draft."
+        "  On two cores the usual shape takes longer than plain decoding: set auto there."
     )
     reproduced = (
         "Output law of every verifier, exactly and on 200,000 samples.  SmolLM2-135M with its small draft, 200 "

@@ -66,8 +66,8 @@ class Spectr(Method[Params]):
     reads = (InputField("text", "text", "The prompt, where it has no messages.", False),)
     constraints = frozenset({"allowed"})
     cost = (
-        "Per round one call of the model on K L + 1 tokens at most, and L calls of the draft.  K = L = 8 is the paper's, "
-        "for large models on GPUs; on two cores it takes five times as long as plain decoding: set auto there."
+        "Per round one call of the model on K L + 1 tokens at most, and L calls of the draft.  K = L = 8 is the "
+        "paper's, for large models on GPUs; on two cores it takes five times as long as plain decoding: set auto there."
     )
     reproduced = (
         "Tokens per target call grow with the drafts: 1.81, 2.10 and 2.26 for 1, 4 and 8 of them, 4 tokens long "
