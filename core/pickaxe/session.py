@@ -5,7 +5,6 @@ The only module that imports onnxruntime.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -170,7 +169,7 @@ class Session:
         """Numbers for captured graphs, each used once: what was captured is not forgotten."""
         self._inner: Any = None
         self._running = 0
-        weakref.finalize(self, os.close, hold(graph))
+        self._hold = hold(graph)
         self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
         self._lock = threading.Lock()
 

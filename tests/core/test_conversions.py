@@ -86,7 +86,7 @@ def test_what_a_process_has_open_stays(store: ModelStore, tmp_path: Path) -> Non
     script = (
         "import sys, time, pathlib\n"
         "from pickaxe.models.conversions import hold\n"
-        "hold(pathlib.Path(sys.argv[1]))\n"
+        "held = hold(pathlib.Path(sys.argv[1]))\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -104,13 +104,22 @@ def test_what_a_process_has_open_stays(store: ModelStore, tmp_path: Path) -> Non
 def test_what_this_process_has_open_stays(store: ModelStore, tmp_path: Path) -> None:
     mine = model(tmp_path / "mine")
     graphs = store.converted(mine, "k", build)
-    descriptors = [hold(graphs / "graph.onnx") for _ in range(2)]
+    holds = [hold(graphs / name) for name in ("graph.onnx", "other.onnx")]
     (mine / "weights.bin").unlink()
     mine.rmdir()
-    for descriptor in descriptors:
+    while holds:
         assert store.prune(0) == 0
-        os.close(descriptor)
+        holds.pop()
     assert store.prune(0) > SIZE
+
+
+def test_many_graphs_of_a_folder_take_one_file_descriptor(store: ModelStore, tmp_path: Path) -> None:
+    graphs = store.converted(model(tmp_path / "mine"), "k", build)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    holds = [hold(graphs / "graph.onnx") for _ in range(50)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    holds.clear()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_model_being_built_stays(store: ModelStore, tmp_path: Path) -> None:

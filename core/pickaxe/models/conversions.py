@@ -11,7 +11,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,12 +111,28 @@ class GraphCache:
         return [folder for folder in self.root.iterdir() if folder.is_dir()]
 
 
-def hold(graph: Path) -> int:
-    """A file descriptor which keeps the graph from being pruned by any process until it is closed."""
-    descriptor = os.open(graph, os.O_RDONLY)
-    with suppress(OSError):  # some network file systems know no locks; there, being used lately must do
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
+class Hold:
+    """Keeps the graphs of a folder from being pruned by any process, for as long as the object lives."""
+
+    def __init__(self, folder: Path) -> None:
+        # Some folders cannot be listed and some network file systems know no locks: there, being used lately must do.
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+_holds: weakref.WeakValueDictionary[Path, Hold] = weakref.WeakValueDictionary()
+_holds_lock = threading.Lock()
+
+
+def hold(graph: Path) -> Hold:
+    """The hold on the graph's folder, one for all of this process."""
+    with _holds_lock:
+        found = _holds.get(graph.parent)
+        if found is None:
+            found = _holds[graph.parent] = Hold(graph.parent)
+        return found
 
 
 @contextmanager
@@ -139,13 +157,16 @@ def _orphaned(folder: Path) -> bool:
 
 
 def _open_somewhere(folder: Path) -> bool:
-    """Whether somebody builds in the folder or holds one of its graphs."""
-    for file in [*folder.glob(".*.lock"), *folder.rglob("*.onnx")]:
-        with suppress(FileNotFoundError), file.open("rb") as stream:
+    """Whether somebody builds in the folder or holds graphs in it."""
+    for place in [*folder.glob(".*.lock"), *(place for place in folder.rglob("*") if place.is_dir())]:
+        with suppress(FileNotFoundError):
+            descriptor = os.open(place, os.O_RDONLY)
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return True
+            finally:
+                os.close(descriptor)
     return False
 
 
