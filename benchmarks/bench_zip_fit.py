@@ -17,6 +17,7 @@ from typing import Any
 
 import pickaxe
 from pickaxe_plugins.selection.zip_fit import _compressors
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 PROSE = "\n".join(pydoc_data.topics.topics.values())
 CODE = "".join(path.read_text("utf-8") for path in sorted(Path(os.__file__).parent.glob("*.py"))[:80])
@@ -74,7 +75,7 @@ def memory() -> dict[str, Any]:
 def copied(length: int) -> dict[str, Any]:
     """One thread, gzip 6: a copied state per pair against compressing source and target anew."""
     sources, targets = ([text.encode() for text in texts(TARGETS, length, seed)] for seed in (0, 1))
-    compressor, together = _compressors.Gzip(6), _compressors.Texts(targets)
+    compressor, together = _compressors.Gzip(6), Texts(targets)
 
     def sizes(from_bytes: int) -> None:
         before, _compressors.COPY_FROM = _compressors.COPY_FROM, from_bytes

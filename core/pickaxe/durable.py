@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pickaxe.errors import Unmet
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def is_full_disk(error: BaseException) -> bool:
     """Whether the error says that a disk or a quota is full; NumPy's `tofile` and `save` raise one without a number."""
     if not isinstance(error, OSError):
         return False
-    return error.errno in DISK_FULL or (error.errno is None and " requested and " in str(error))
+    return error.errno in _DISK_FULL or (error.errno is None and " requested and " in str(error))
 
 
 def write_durably(path: Path, data: bytes) -> None:

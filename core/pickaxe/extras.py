@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any, TypeVar
 
 from pickaxe.errors import RuntimeMissing
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -19,3 +23,9 @@ def require(module: str, extra: str) -> ModuleType:
             f'this needs the library {module!r}: pip install "pickaxe[{extra}]"',
             metadata={"module": module, "extra": extra},
         ) from error
+
+
+def loop_compiler(extra: str) -> Callable[[F], F]:
+    """A decorator for loops over arrays: compiled by numba on first use, kept on disk, run without the lock."""
+    made: Callable[[F], F] = require("numba", extra).njit(cache=True, nogil=True, boundscheck=False)
+    return made

@@ -30,6 +30,14 @@ class MethodRef(Params):
         return {"name": value} if isinstance(value, str) else value
 
 
+def byte_size(name: str, text: str) -> int:
+    """A size such as 512MiB or 4GiB in bytes; raises `InvalidParams` naming the setting."""
+    try:
+        return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
+    except pydantic.ValidationError:
+        raise InvalidParams(name, f"is no size such as 512MiB or 4GiB (got {text!r})") from None
+
+
 P = TypeVar("P", bound=pydantic.BaseModel)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pickaxe.extras import require
+from pickaxe.extras import loop_compiler
 
-numba = require("numba", extra="fasttext")
-compiled: Any = numba.njit(cache=True, nogil=True, boundscheck=False)
+compiled = loop_compiler("fasttext")
 
 OFFSET, PRIME, NGRAM = np.uint32(2166136261), np.uint32(16777619), np.uint64(116049371)
 END = np.frombuffer(b"</s>", np.uint8)
@@ -45,7 +42,7 @@ def _same(one: np.ndarray, start: int, other: np.ndarray, begin: int, size: int)
 
 @compiled
 def _find(
-    text: np.ndarray, start: int, end: int, value: int, table: np.ndarray, words: np.ndarray, bounds: np.ndarray
+    text: np.ndarray, start: int, end: int, value: np.uint32, table: np.ndarray, words: np.ndarray, bounds: np.ndarray
 ) -> int:
     place = value & (len(table) - 1)
     while table[place] >= 0:

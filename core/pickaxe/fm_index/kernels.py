@@ -6,19 +6,16 @@ counting up to a place touches one line of the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from pickaxe.extras import require
+from pickaxe.extras import loop_compiler, require
 
 numba = require("numba", extra="retrieval")
 extending = require("numba.extending", extra="retrieval")
 cgutils = require("numba.core.cgutils", extra="retrieval")
 ir = require("llvmlite.ir", extra="retrieval")
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 WORDS = 8
 BITS = 64 * (WORDS - 1)
@@ -26,10 +23,7 @@ LANES = 16
 """Walks that take turns."""
 
 
-def compiled(function: F) -> F:
-    """Compiled on first use and kept on disk; runs without the interpreter's lock."""
-    made: F = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
-    return made
+compiled = loop_compiler("retrieval")
 
 
 @extending.intrinsic

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pickaxe.extras import require
+from pickaxe.extras import loop_compiler
 
-numba = require("numba", extra="retrieval")
-compiled: Any = numba.njit(cache=True, nogil=True, boundscheck=False)
+compiled = loop_compiler("retrieval")
 
 FEW = 64
 """Up to so many hits are kept in order; more of them in a heap."""

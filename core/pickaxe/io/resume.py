@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pickaxe.data import DType
-from pickaxe.durable import DISK_FULL, sync_directory, write_durably
+from pickaxe.durable import is_full_disk, sync_directory, write_durably
 from pickaxe.errors import AlreadyExists, PickaxeError, Unmet
 from pickaxe.io.rows import Row
 from pickaxe.io.writers import Encoding, to_parquet
@@ -90,7 +90,7 @@ class Output:
             safe = (
                 f"; {self._journal.done} inputs are done, the same command goes on after them" if self._journal else ""
             )
-            remedy = f"free some space{safe}" if error.errno in DISK_FULL else f"see to it{safe}"
+            remedy = f"free some space{safe}" if is_full_disk(error) else f"see to it{safe}"
             raise Unmet(
                 f"{str(self.path)!r} cannot be written ({error.strerror}): {remedy}", metadata={"path": self.path}
             ) from error

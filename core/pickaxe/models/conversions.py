@@ -26,7 +26,7 @@ SPARED_SECONDS = 600.0
 
 
 def model_files(path: Path) -> Iterator[Path]:
-    """The model's own files: neither hidden ones of ours nor graphs made from it."""
+    """The files of the model, without graphs made from it."""
     if path.is_file():
         yield path
         return
@@ -77,10 +77,6 @@ class GraphCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    def folder(self, model: Path) -> Path:
-        """Where the graphs of the model, as it is now, lie or would lie."""
-        return self.root / mark(model)
 
     def prune(self, limit: int) -> int:
         """Drop what no model can use any more, then the longest unused until `limit` bytes are left; bytes freed.
@@ -159,15 +155,23 @@ def _orphaned(folder: Path) -> bool:
 def _open_somewhere(folder: Path) -> bool:
     """Whether somebody builds in the folder or holds graphs in it."""
     for place in [*folder.glob(".*.lock"), *(place for place in folder.rglob("*") if place.is_dir())]:
-        with suppress(FileNotFoundError):
-            descriptor = os.open(place, os.O_RDONLY)
-            try:
+        try:
+            with _opened(place) as descriptor:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            finally:
-                os.close(descriptor)
+        except FileNotFoundError:
+            continue
+        except OSError:  # held, or not ours to look at
+            return True
     return False
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[int]:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _last_used(folder: Path) -> float:

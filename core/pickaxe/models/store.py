@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from pickaxe.artifact import file_digest
 from pickaxe.data import Progress
-from pickaxe.errors import ArtifactCorrupt, InvalidParams, ModelMissing, Unmet
+from pickaxe.errors import ArtifactCorrupt, ModelMissing, Unmet
 from pickaxe.models import conversions
 from pickaxe.models.conversions import GRAPHS, GraphCache, build_once, locked, model_files
 from pickaxe.models.known import KNOWN, Kind, Model, read_models_toml
 from pickaxe.models.sources import fetch
+from pickaxe.params import byte_size
 
 FORMAT = 1
 RECORD = "model.json"
@@ -51,11 +50,7 @@ def default_directory() -> Path:
 
 def graph_cache_limit() -> int:
     """How many bytes of graphs are kept for models that were not pulled: `PICKAXE_GRAPH_CACHE`, or 16 GiB."""
-    text = os.environ.get("PICKAXE_GRAPH_CACHE", "16GiB")
-    try:
-        return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
-    except pydantic.ValidationError:
-        raise InvalidParams("PICKAXE_GRAPH_CACHE", f"is no size such as 512MiB or 4GiB (got {text!r})") from None
+    return byte_size("PICKAXE_GRAPH_CACHE", os.environ.get("PICKAXE_GRAPH_CACHE", "16GiB"))
 
 
 def _user_cache() -> Path:
@@ -178,7 +173,8 @@ class ModelStore:
         """
         path = self.path(name)
         own = [path / GRAPHS] if path.parent == self.directory else []
-        folders = [*own, *(cache.folder(path) for cache in self._caches())]
+        mark = conversions.mark(path)
+        folders = [*own, *(cache.root / mark for cache in self._caches())]
         for folder in folders:
             if (folder / key).is_dir():
                 conversions.touch(folder)

@@ -27,7 +27,7 @@ Door = Callable[[str, str, Mapping[str, Any], "str | None"], Any]
 @functools.cache
 def kit_host() -> Host:
     """The host of all local checks: models are opened once for the whole run."""
-    return Host(state=Path(kit_folder()) / "state")
+    return Host(state=kit_folder() / "state")
 
 
 @functools.cache
@@ -35,9 +35,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="pickaxe-check-")
 
 
-def kit_folder() -> str:
+def kit_folder() -> Path:
     """A fresh folder that stays until this process ends."""
-    return tempfile.mkdtemp(dir=_folder().name)
+    return Path(tempfile.mkdtemp(dir=_folder().name))
 
 
 class Subject:
@@ -151,7 +151,7 @@ class Subject:
 
     def scratch(self) -> Path:
         """A path in a fresh folder where nothing is yet; the folder leaves with the check that asked for it."""
-        folder = Path(kit_folder())
+        folder = kit_folder()
         self._scratches.append(folder)
         return folder / "artifact"
 

@@ -24,7 +24,7 @@ def _client(address: str | None) -> Any:
     """A client of the server at `address`, or of one that runs in a thread of this process until its end."""
     services = importlib.import_module("pickaxe_services")
     if address is None:
-        settings = importlib.import_module("pickaxe_services.settings").Settings(port=0, root=Path(kit_folder()))
+        settings = importlib.import_module("pickaxe_services.settings").Settings(port=0, root=kit_folder())
         server = importlib.import_module("pickaxe_services.server").LocalServer(settings)
         address = server.__enter__()
         atexit.register(server.__exit__, None, None, None)

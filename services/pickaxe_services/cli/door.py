@@ -9,17 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from pickaxe import catalog
 from pickaxe.data import InputField, Item
-from pickaxe.errors import AlreadyExists, InvalidParams, Violation, WrongRole
+from pickaxe.errors import AlreadyExists, Violation, WrongRole
 from pickaxe.handle.base import violations
 from pickaxe.host import Host
 from pickaxe.io.readers import Check, Source
 from pickaxe.io.rows import in_order
 from pickaxe.io.tables import comma_hint
 from pickaxe.method import Card
+from pickaxe.params import byte_size
 from pickaxe_services.cli import console
 from pickaxe_services.cli.options import Common, Reading
 
@@ -93,25 +92,17 @@ def door(common: Common) -> Iterator[Door]:
             yield Door(common, None, stack.enter_context(connect(common.server)))
             return
         root = os.environ.get("PICKAXE_ROOT") if JOB in os.environ else None
+        memory = common.memory_budget
         host = Host(
             device=common.device,
             threads=common.threads,
-            memory_budget=_size(common.memory_budget),
+            memory_budget=None if memory is None else byte_size("--memory-budget", memory),
             state=common.state,
             resources=common.resources,
             artifacts=Path(root) / "artifacts" if root else None,
         )
         stack.callback(host.close)
         yield Door(common, host, None)
-
-
-def _size(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return int(pydantic.TypeAdapter(pydantic.ByteSize).validate_python(text))
-    except pydantic.ValidationError:
-        raise InvalidParams("--memory-budget", f"is no size such as 512MiB or 4GiB (got {text!r})") from None
 
 
 def source(

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe.errors import ArtifactMismatch, Cancelled, InvalidItems, InvalidParams, RuntimeMissing
 from pickaxe_plugins.selection.zip_fit import _compressors, dataset_alignment
-from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, COPY_FROM, Texts
+from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, COPY_FROM
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 PEERS = {
     "gzip": lambda data, level: gzip.compress(data, level),

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 import pickaxe
 from pickaxe.errors import MethodFailed
 from pickaxe_plugins.selection.zip_fit import _compressors, _deflate_loop
-from pickaxe_plugins.selection.zip_fit._compressors import Gzip, Texts
+from pickaxe_plugins.selection.zip_fit._compressors import Gzip
 from pickaxe_plugins.selection.zip_fit._deflate_loop import LEVELS, DeflateLoop
 from pickaxe_plugins.selection.zip_fit._lz4_loop import Lz4Loop
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 PROSE = "\n".join(pydoc_data.topics.topics.values()).encode()
 CODE = "".join(path.read_text("utf-8") for path in sorted(Path(os.__file__).parent.glob("*.py"))[:20]).encode()
@@ -40,8 +41,7 @@ SOURCES = st.builds(lambda *parts: b"".join(parts), PARTS, PARTS, PARTS)
 
 
 def sizes(loop: Any, source: bytes, targets: list[bytes], start: int = 0) -> list[int]:
-    packed = Texts(targets)
-    found: list[int] = loop.after(source, packed.joined, packed.bounds, packed.longest)(start, len(targets)).tolist()
+    found: list[int] = loop.after(source, Texts(targets))(start, len(targets)).tolist()
     return found
 
 
@@ -102,10 +102,10 @@ def test_a_zlib_that_matches_otherwise_is_not_imitated(level: int, monkeypatch: 
 
 
 def test_levels_that_match_otherwise_have_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(Gzip(6).compiled(), DeflateLoop)
-    assert Gzip(3).compiled() is None
+    assert isinstance(Gzip(6).make_loop(), DeflateLoop)
+    assert Gzip(3).make_loop() is None
     monkeypatch.setattr(DeflateLoop, "agrees", lambda loop: False)
-    assert Gzip(6).compiled() is None
+    assert Gzip(6).make_loop() is None
 
 
 # ---------------------------------------------------------------- in the method
@@ -142,7 +142,7 @@ def test_threads_share_a_loop() -> None:
     sources = [CODE[start : start + 700] for start in range(0, 28_000, 700)]
 
     def work(source: bytes) -> list[int]:
-        found: list[int] = loop.after(source, packed.joined, packed.bounds, packed.longest)(0, 20).tolist()
+        found: list[int] = loop.after(source, packed)(0, 20).tolist()
         return found
 
     with ThreadPoolExecutor(4) as pool:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import numpy as np
 
-from pickaxe.extras import require
+from pickaxe.extras import loop_compiler
 
-numba = require("numba", extra="retrieval")
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """Compiled on first use and kept on disk; runs without the interpreter's lock."""
-    made: F = numba.njit(cache=True, nogil=True)(function)
-    return made
+compiled = loop_compiler("retrieval")
 
 
 @compiled

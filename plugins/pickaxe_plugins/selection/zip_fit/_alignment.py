@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from pickaxe import Call, Segment
-from pickaxe_plugins.selection.zip_fit._compressors import Compressor, Sizer, Texts
+from pickaxe_plugins.selection.zip_fit._compressors import Compressor, Sizer
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 PAIRS = 256
 """Pairs between two looks at the deadline, and about the least that is worth a task of its own."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from pickaxe.extras import require
+from pickaxe.extras import loop_compiler
 
-numba = require("numba", extra="compressors")
-compiled: Any = numba.njit(cache=True, nogil=True, boundscheck=False)
+compiled = loop_compiler("compressors")
 
 END_BLOCK, LENGTHS, DISTANCES, REPEATS = 256, 286, 30, 19
 ALL_NODES = 2 * LENGTHS + 1

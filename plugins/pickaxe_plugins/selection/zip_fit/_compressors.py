@@ -9,15 +9,13 @@ from __future__ import annotations
 import abc
 import platform
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
-import numpy as np
-
 from pickaxe.extras import require
+from pickaxe_plugins.selection.zip_fit._texts import Sizes, Texts
 
 Name: TypeAlias = Literal["gzip", "zlib", "lz4", "zstd", "brotli", "lzma"]
 
@@ -31,28 +29,6 @@ MIN_LOOKAHEAD = 262
 """Deflate never matches further back than its window less this many bytes."""
 
 Sizer = Callable[[bytes], int]
-Sizes = Callable[[int, int], Sequence[int] | np.ndarray]
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts in UTF-8, also as one array."""
-
-    each: Sequence[bytes]
-
-    @cached_property
-    def longest(self) -> int:
-        """Bytes of the longest."""
-        return max(map(len, self.each))
-
-    @cached_property
-    def joined(self) -> np.ndarray:
-        return np.frombuffer(b"".join(self.each), np.uint8)
-
-    @cached_property
-    def bounds(self) -> np.ndarray:
-        """Text i is `joined[bounds[i] : bounds[i + 1]]`."""
-        return np.cumsum([0, *map(len, self.each)])
 
 
 class Compressor(abc.ABC):
@@ -89,7 +65,7 @@ class Loop(Protocol):
     longest: int
     """Bytes of source and target together that it takes at most."""
 
-    def after(self, source: bytes, joined: np.ndarray, bounds: np.ndarray, longest: int) -> Sizes: ...
+    def after(self, source: bytes, targets: Texts) -> Sizes: ...
 
 
 class Looped(Compressor):
@@ -103,19 +79,20 @@ class Looped(Compressor):
         loop = self.loop
         if loop is None or len(source) + targets.longest > loop.longest:
             return self.one_by_one(source, targets)
-        return loop.after(source, targets.joined, targets.bounds, targets.longest)
+        return loop.after(source, targets)
 
     @property
     def loop(self) -> Loop | None:
         """None before there was enough to do, and where numba or what the loop needs of the library is missing."""
-        return self._compiled if Looped.pairs > WORTH_COMPILING else None
+        return self._loop if Looped.pairs > WORTH_COMPILING else None
 
     @cached_property
-    def _compiled(self) -> Loop | None:
-        return None if find_spec("numba") is None else self.compiled()
+    def _loop(self) -> Loop | None:
+        return None if find_spec("numba") is None else self.make_loop()
 
     @abc.abstractmethod
-    def compiled(self) -> Loop | None: ...
+    def make_loop(self) -> Loop | None:
+        """Called with numba at hand; None when the library cannot be followed."""
 
     @abc.abstractmethod
     def one_by_one(self, source: bytes, targets: Texts) -> Sizes:
@@ -138,7 +115,7 @@ class Deflate(Looped):
             return lambda data: len(compress(data, 0, -15)) + container
         return lambda data: len(compress(data, level, -_window_bits(len(data)))) + container
 
-    def compiled(self) -> Loop | None:
+    def make_loop(self) -> Loop | None:
         from pickaxe_plugins.selection.zip_fit._deflate_loop import LEVELS, DeflateLoop
 
         if self.level not in LEVELS:
@@ -198,7 +175,7 @@ class Lz4(Looped):
         compress, level = require("lz4.frame", EXTRA).compress, self.level
         return lambda data: len(compress(data, level))
 
-    def compiled(self) -> Loop | None:
+    def make_loop(self) -> Loop | None:
         from pickaxe_plugins.selection.zip_fit._lz4_loop import Lz4Loop
 
         try:

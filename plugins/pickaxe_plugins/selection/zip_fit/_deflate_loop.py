@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from pickaxe_plugins.selection.zip_fit._code_lengths import (
     block_bytes,
     compiled,
 )
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 LEVELS = range(4, 10)
 TUNING = {4: (4, 4, 16, 16), 5: (8, 16, 32, 32), 6: (8, 16, 128, 128), 7: (8, 32, 128, 256), 8: (32, 128, 258, 1024),
@@ -72,21 +72,16 @@ class DeflateLoop:
             *(bytes(draw.choices(kind, k=4000)) for kind in (b"ab", b"abcd")),
         ]
         texts += [b" ".join(draw.choices(words, k=size)) for size in (1, 9, 1200)]
-        joined, bounds = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
-        longest = max(map(len, texts))
+        targets = Texts(texts)
         return all(
-            self.after(source, joined, bounds, longest)(0, len(texts)).tolist()
+            self.after(source, targets)(0, len(texts)).tolist()
             == [len(zlib.compress(source + target, self._level, -15)) + self._container for target in texts]
             for source in texts
         )
 
-    def after(self, source: bytes, joined: np.ndarray, bounds: np.ndarray, longest: int) -> Callable[[int, int], Any]:
-        """A function, for one thread, from `start, stop` to the sizes of `source + target` of these targets.
-
-        Target i is `joined[bounds[i] : bounds[i + 1]]`, uint8, of at most `longest` bytes; with the source at most
-        `self.longest`.
-        """
-        text = np.zeros(len(source) + longest, np.uint8)
+    def after(self, source: bytes, targets: Texts) -> Callable[[int, int], np.ndarray]:
+        """The sizes of `source + target`, which have at most `self.longest` bytes."""
+        text = np.zeros(len(source) + targets.longest, np.uint8)
         text[: len(source)] = np.frombuffer(source, np.uint8)
         head, before = np.zeros(HASH_MASK + 1, np.uint16), np.zeros(len(text) + 1, np.uint16)
         state = np.array([0, LEAST_MATCH - 1, 0, 0])
@@ -96,8 +91,8 @@ class DeflateLoop:
         def sizes(start: int, stop: int) -> np.ndarray:
             found = np.empty(stop - start, np.int64)
             _sizes(
-                text, len(source), joined, bounds[start : stop + 1], self._tuning, head, before, state, lengths,
-                distances, found,
+                text, len(source), targets.joined, targets.bounds[start : stop + 1], self._tuning, head, before, state,
+                lengths, distances, found,
             )  # fmt: skip
             return found + self._container
 
@@ -154,22 +149,15 @@ def _scan(
         previous, previous_start = match, start
         match = LEAST_MATCH - 1
         if candidate != 0 and previous < lazy:
-            found, start = _longest(text, place, candidate, previous, start, end, open_end, tuning, before)
-            if found < 0:
-                head[key] = candidate
-                match, start = previous, previous_start
-                last = place - 1
-                break
-            match = found
+            match, start = _longest(text, place, candidate, previous, start, end, open_end, tuning, before)
             if match == LEAST_MATCH and place - start > TOO_FAR:
                 match = LEAST_MATCH - 1
-        if previous >= LEAST_MATCH and match <= previous:
-            stop = place - 1 + previous
-            if open_end and stop + 1 >= end:
-                head[key] = candidate
-                match, start = previous, previous_start
-                last = place - 1
-                break
+        taken, stop = previous >= LEAST_MATCH and match <= previous, place - 1 + previous
+        if open_end and (match < 0 or (taken and stop + 1 >= end)):
+            head[key] = candidate
+            match, start = previous, previous_start
+            break
+        if taken:
             lengths[LENGTH_SYMBOL[previous - LEAST_MATCH]] += 1
             distances[DISTANCE_SYMBOL[place - 2 - previous_start]] += 1
             for inner in range(place + 1, min(stop, end - LEAST_MATCH + 1)):

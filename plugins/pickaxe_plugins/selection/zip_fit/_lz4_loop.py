@@ -8,15 +8,13 @@ same by construction.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pickaxe.errors import MethodFailed
-from pickaxe.extras import require
-
-numba = require("numba", extra="compressors")
+from pickaxe.extras import loop_compiler, require
+from pickaxe_plugins.selection.zip_fit._texts import Sizes, Texts
 
 
 class Preferences(ctypes.Structure):
@@ -52,12 +50,9 @@ class Lz4Loop:
         self._bound = _declared(library.LZ4F_compressFrameBound, SIZE, SIZE, POINTER)
         self._level = level
 
-    def after(self, source: bytes, joined: np.ndarray, bounds: np.ndarray, longest: int) -> Callable[[int, int], Any]:
-        """A function, for one thread, from `start, stop` to the sizes of `source + target` of these targets.
-
-        Target i is `joined[bounds[i] : bounds[i + 1]]`, uint8, and has at most `longest` bytes.
-        """
-        most = len(source) + longest
+    def after(self, source: bytes, targets: Texts) -> Sizes:
+        """The sizes of `source + target`."""
+        most = len(source) + targets.longest
         preferences = Preferences(level=self._level)
         settings = np.frombuffer(bytes(preferences), np.uint64).copy()
         text = np.empty(most, np.uint8)
@@ -66,7 +61,16 @@ class Lz4Loop:
 
         def sizes(start: int, stop: int) -> np.ndarray:
             found = np.empty(stop - start, np.int64)
-            _sizes(self._compress, settings, text, len(source), joined, bounds[start : stop + 1], room, found)
+            _sizes(
+                self._compress,
+                settings,
+                text,
+                len(source),
+                targets.joined,
+                targets.bounds[start : stop + 1],
+                room,
+                found,
+            )
             if (found < 0).any():
                 raise MethodFailed(f"lz4 cannot compress {most} bytes: its error {int(-found.min())}")
             return found
@@ -79,7 +83,7 @@ def _declared(function: Any, result: Any, *arguments: Any) -> Any:
     return function
 
 
-@numba.njit(cache=True, nogil=True, boundscheck=False)
+@loop_compiler("compressors")
 def _sizes(
     compress: Any,
     settings: np.ndarray,

@@ -17,7 +17,8 @@ from pickaxe import Call, Column, Example, Flag, Host, InputField, Item, Items, 
 from pickaxe.artifact import ArtifactWriter
 from pickaxe.errors import InvalidItems
 from pickaxe_plugins.selection.zip_fit._alignment import Aligner, Targets, head
-from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, Compressor, Name, Texts
+from pickaxe_plugins.selection.zip_fit._compressors import COMPRESSORS, Compressor, Name
+from pickaxe_plugins.selection.zip_fit._texts import Texts
 
 STORED = "level 0 of gzip and zlib stores without compressing: alignment then only prefers short texts; use 1 to 9"
 
