@@ -24,6 +24,8 @@ from pickaxe.onnx_runtime import choose_device, cores, import_onnxruntime, no_cu
 OrtValue = Any
 """An `onnxruntime.OrtValue`: a tensor in host or device memory.  `.numpy()`, `.shape()` and
 `.update_inplace(array)` are what callers need."""
+SMALL = 256
+"""Bytes up to which an input of a binding is copied into memory that stays tied."""
 
 
 class _Options(NamedTuple):
@@ -54,6 +56,11 @@ class Runtime:
     @property
     def is_cuda(self) -> bool:
         return self._gpu is not None
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether ONNX Runtime works on NumPy's arrays themselves and not on copies in a GPU."""
+        return not self.is_cuda
 
     @property
     def device(self) -> str:
@@ -251,8 +258,9 @@ class Session:
     def _running_for(self, call: Call | None, captured: int = -1) -> Iterator[Any]:
         """Run options that stop the run when the call is over; its failure becomes the call's error."""
         options = self.runtime._onnxruntime.RunOptions()
-        if ("enable_cuda_graph", "1") in self.options.provider_options:
-            options.add_run_config_entry("gpu_graph_id", str(captured))
+        captures = ("enable_cuda_graph", "1") in self.options.provider_options
+        # onnxruntime looks the number up at every bound run, and where there is none it catches a slow exception
+        options.add_run_config_entry("gpu_graph_id", str(captured) if captures else "0")
 
         def stop() -> None:
             options.terminate = True
@@ -302,6 +310,7 @@ class Binding:
             self._inner = inner
             self._io = inner.io_binding()
         self._kept: dict[str, OrtValue] = {}
+        self._copies: dict[tuple[str, tuple[int, ...], str], tuple[np.ndarray, OrtValue]] = {}
         for name, value in feeds.items():
             self.feed(name, value)
         place, index = session._place(on_host=False)
@@ -313,11 +322,26 @@ class Binding:
                 self._io.bind_ortvalue_output(name, target)
 
     def feed(self, name: str, value: OrtValue | np.ndarray) -> None:
-        """Tie another tensor to an input; an array is copied to the session's device (shared on a CPU)."""
+        """Tie another tensor to an input; an array with the values that it has now.
+
+        Where memory is shared, a large array's is, so it must stay as it is until the run.
+        """
         if isinstance(value, np.ndarray):
-            value = self.session.ort_value(value)
-        self._kept[name] = value  # the native binding does not own a shared array
-        self._io.bind_ortvalue_input(name, value)
+            small = value.nbytes <= SMALL and self.session.runtime.shares_memory
+            value = self._copied(name, value) if small else self.session.ort_value(value)
+        if self._kept.get(name) is not value:
+            self._kept[name] = value  # the native binding does not own a shared array
+            self._io.bind_ortvalue_input(name, value)
+
+    def _copied(self, name: str, array: np.ndarray) -> OrtValue:
+        """The array in memory that was tied to this input before: tying takes longer than a copy of a few numbers."""
+        key = name, array.shape, array.dtype.char
+        if key not in self._copies:
+            memory = np.empty_like(array, order="C")
+            self._copies[key] = memory, self.session.ort_value(memory)
+        memory, value = self._copies[key]
+        memory[...] = array
+        return value
 
     def target(self, name: str, value: OrtValue) -> None:
         """Tie another tensor to an output."""

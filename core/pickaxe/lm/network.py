@@ -146,11 +146,6 @@ class OwnNetwork:
         """Memory for that many hidden states."""
         return np.empty((count, self.architecture.width), self.dtype)
 
-    @property
-    def _shares_memory(self) -> bool:
-        """Whether ONNX Runtime works on the arrays themselves and not on copies in a GPU."""
-        return not self.runtime.is_cuda
-
     # ------------------------------------------------------------ the body
 
     def read(
@@ -225,7 +220,7 @@ class OwnNetwork:
                 binding.feed(name, value)
             binding.target("hidden", target)
             binding.run(call)
-        if not self._shares_memory:
+        if not self.runtime.shares_memory:
             cache.written_apart()
             hidden[...] = target.numpy()
         return hidden

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,14 +13,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pickaxe.session import Runtime, Session
 
-AGAIN = 32
+AGAIN = 64
 """Runs after which another way is tried again."""
+RECENT = 5
+"""Runs of a way that count."""
 SMALL = 8
 """Tokens from which on one more hardly matters."""
 
 
 class Pace:
-    """Learns from the runs themselves, size by size; large sizes with as many binary digits count as one."""
+    """Learns from the runs themselves, size by size; large sizes with as many binary digits count as one.
+
+    A way is as fast as the best of its last runs: a neighbour's burst of work may slow a few of them, and a way that
+    was left for it must be taken up again after its first good run.
+    """
 
     def __init__(self, ways: int) -> None:
         self._ways = ways
@@ -33,12 +38,12 @@ class Pace:
         if self._ways == 1:
             return 0
         kind = _kind(size)
-        recent = self._recent.setdefault(kind, [deque(maxlen=3) for _ in range(self._ways)])
+        recent = self._recent.setdefault(kind, [deque(maxlen=RECENT) for _ in range(self._ways)])
         for way, times in enumerate(recent):
             if len(times) < 2:  # the first run of a way is slower than the others
                 return way
         run = self._runs[kind] = self._runs.get(kind, 0) + 1
-        best = min(range(self._ways), key=lambda way: statistics.median_low(recent[way]))
+        best = min(range(self._ways), key=lambda way: min(recent[way]))
         if run % AGAIN:
             return best
         return (best + 1 + run // AGAIN % (self._ways - 1)) % self._ways

@@ -148,7 +148,7 @@ def test_memory_that_the_device_does_not_share(tiny: LM, monkeypatch: pytest.Mon
     expected = read(tiny, [FIRST, SECOND], QUERY, 0.9, 0.9)
     share = Session.ort_value
     monkeypatch.setattr(Session, "ort_value", lambda self, array, *rest: share(self, array.copy(), *rest))
-    monkeypatch.setattr(type(tiny.network), "_shares_memory", False)
+    monkeypatch.setattr(type(tiny.network.runtime), "shares_memory", False)
     np.testing.assert_allclose(read(tiny, [FIRST, SECOND], QUERY, 0.9, 0.9), expected, atol=1e-5)
 
 

@@ -206,7 +206,7 @@ def test_memory_that_the_device_does_not_share(tiny, monkeypatch):
     expected = samples(tiny, request)
     share = Session.ort_value
     monkeypatch.setattr(Session, "ort_value", lambda self, array, *rest: share(self, array.copy(), *rest))
-    monkeypatch.setattr(type(tiny.network), "_shares_memory", False)
+    monkeypatch.setattr(type(tiny.network.runtime), "shares_memory", False)
     assert samples(tiny, request) == expected
     _, cache = tiny.forward([PROMPT], logits_at="none")
     logits, longer = tiny.forward([[7]], past=cache)

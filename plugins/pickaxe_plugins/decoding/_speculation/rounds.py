@@ -18,11 +18,11 @@ from pickaxe.lm.processors import FollowTrie
 from pickaxe.randomness import generator
 from pickaxe_plugins.decoding._speculation.drafts import Draft, Shape
 from pickaxe_plugins.decoding._speculation.transport import Distribution
-from pickaxe_plugins.decoding._speculation.tree import BatchReader, Tree, TreeReader
+from pickaxe_plugins.decoding._speculation.tree import TAIL, BatchReader, Reader, Tree, TreeReader
 
 if TYPE_CHECKING:
     from pickaxe import Call
-    from pickaxe.lm import KV, LM
+    from pickaxe.lm import LM
 
 
 class Verifier(Protocol):
@@ -150,10 +150,12 @@ class Speculation:
         """The samples of one prompt, one after the other, in a chunk per round."""
         limit = self._limit(request)
         prompt = TreeReader(self.lm)
-        prompt.catch_up(request.ids, call)
+        alone = request.sampling.n == 1 and self.tree_attention  # several samples share what was read of the prompt
+        prompt.catch_up(request.ids, call, TAIL if alone else 0)
         draft = self.begin(request.ids, call)
         for sample in range(request.sampling.n):
-            yield from Sample(self, request, sample, limit, prompt.cache, draft.fork()).chunks(call)
+            reader = prompt.fork() if self.tree_attention else BatchReader(self.lm, prompt.cache)
+            yield from Sample(self, request, sample, limit, reader, draft.fork()).chunks(call)
 
     def _limit(self, request: Request) -> int:
         """Most tokens of a sample: what was asked for, or what the context leaves."""
@@ -171,8 +173,10 @@ class Speculation:
 class Sample:
     """One continuation of a prompt on its way."""
 
-    def __init__(self, how: Speculation, request: Request, sample: int, limit: int, prompt: KV, draft: Draft) -> None:
-        self.how, self.request, self.sample, self.draft = how, request, sample, draft
+    def __init__(
+        self, how: Speculation, request: Request, sample: int, limit: int, reader: Reader, draft: Draft
+    ) -> None:
+        self.how, self.request, self.sample, self.reader, self.draft = how, request, sample, reader, draft
         lm, sampling = how.lm, request.sampling
         draw = Draw.of(sampling)
         trie = TokenTrie.of_texts(request.prompt.allowed, lm.tokenizer) if request.prompt.allowed else None
@@ -183,7 +187,6 @@ class Sample:
         self._unshaped = draw == Draw() and self.transcript.free
         drafts = how.draft_draw(draw) if how.draft_draw else draw
         self.draft_shape = Shape(drafts, lm.vocab_size, processors)
-        self.reader = (TreeReader if how.tree_attention else BatchReader)(lm, prompt)
         self.verifier, self.planner = how.verifier(draw), how.planner(draw)
         self.random = generator(request.seed, "sample", sample)
         self.context = list(request.ids)
@@ -198,6 +201,7 @@ class Sample:
 
     def _round(self, call: Call) -> Chunk:
         begin = time.perf_counter()
+        behind = self.reader.behind(self.context)
         plan = self.planner.plan()
         tree, levels = self._grow(plan, call)
         drafted = time.perf_counter()
@@ -210,7 +214,8 @@ class Sample:
         self.draft.keep(tree, path)
         self._count(tree, trials)
         end = time.perf_counter()
-        self.planner.learn(Round(plan, len(tree), levels, trials, drafted - begin, read - drafted, end - begin))
+        if not behind:  # reading the prompt says nothing of what a tree takes
+            self.planner.learn(Round(plan, len(tree), levels, trials, drafted - begin, read - drafted, end - begin))
         done = self.transcript.finished
         return Chunk(
             self.request.row,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pickaxe.lm import LM
     from pickaxe.lm.network import Network
 
+TAIL = 128
+"""Most tokens that are read along with a tree: so many take far longer than a run of few costs anyway."""
 HIDDEN = -1e9
 """Added to the score of a slot that a node must not see."""
 
@@ -114,6 +116,10 @@ class Reader(Protocol):
         """Of the tree, only the nodes on this path (from 0) have become certain."""
         ...
 
+    def behind(self, context: Sequence[int]) -> int:
+        """How many tokens of the context, node 0 not counted, will be read along with the next tree."""
+        ...
+
 
 class TreeReader:
     """Reads a tree as one row: every node sees the context, its ancestors and itself.
@@ -131,6 +137,8 @@ class TreeReader:
         self._base = self._cache.width
         """Slots before those of this round's tree."""
         self._slots: dict[int, int] = {}
+        self._prompt = np.empty(0, np.int64)
+        """What the prefix cache is to remember once it is read."""
 
     @property
     def cache(self) -> KV:
@@ -139,22 +147,34 @@ class TreeReader:
 
     def fork(self) -> TreeReader:
         """Another reader that has read the same."""
-        return TreeReader(self.lm, self._cache, self._network)
+        other = TreeReader(self.lm, self._cache, self._network)
+        other._prompt = self._prompt
+        return other
 
-    def catch_up(self, context: Sequence[int], call: Call | None = None) -> None:
+    def behind(self, context: Sequence[int]) -> int:
+        return len(context) - 1 - self._cache.width
+
+    def catch_up(self, context: Sequence[int], call: Call | None = None, leave: int = 0) -> None:
         """Read all of the context but its last token, which is node 0 of the next tree.
 
-        What the model has read before of a context that begins alike is not read again.
+        What the model has read before of a context that begins alike is not read again.  The last `leave` tokens
+        may be left to be read with that tree.
         """
         ids = np.asarray(context[:-1], dtype=np.int64)
         prefixes = self.lm.engine.prefixes
         if not self._cache.width and (known := prefixes.longest(ids)) is not None:
             self._cache = known
-        if len(behind := ids[self._cache.width :]):
-            _, self._cache = self.lm.forward(behind[None], past=self._cache, logits_at="none", call=call)
-            prefixes.remember(ids, self._cache)
+        if len(now := ids[self._cache.width : len(ids) - leave]):
+            _, self._cache = self.lm.forward(now[None], past=self._cache, logits_at="none", call=call)
             self.calls += 1
+        self._prompt = ids
         self._base = self._cache.width
+        self._remember()
+
+    def _remember(self) -> None:
+        if len(self._prompt) and self._cache.width >= len(self._prompt):
+            self.lm.engine.prefixes.remember(self._prompt, self._cache.truncate(len(self._prompt)))
+            self._prompt = self._prompt[:0]
 
     def room(self, tree: Tree) -> int:
         """How many nodes of this tree, node 0 not counted, fit the model's context."""
@@ -193,6 +213,7 @@ class TreeReader:
             self._cache = self._cache.take(np.array([*range(base + in_place), *moved]))
         else:
             self._move(base + in_place, moved)
+        self._remember()
 
     def _move(self, start: int, slots: Sequence[int]) -> None:
         """Keep `start` tokens and those at `slots`, moving only the latter: a context may be long."""
@@ -254,6 +275,10 @@ class BatchReader:
         rows, self._rows = self._rows, None
         kept = rows if rows.rows == 1 else rows.gather([row])
         self._cache = kept.truncate(self._cache.width + len(path))
+
+    def behind(self, context: Sequence[int]) -> int:
+        """None: the cache must hold the context."""
+        return 0
 
 
 def empty_cache(lm: LM) -> KV:
