@@ -43,15 +43,15 @@ QUESTIONS = (
 )
 CHEAP = {"draft_vocab": 8192}
 """The draft model with its frequent tokens only."""
-SURE = {**CHEAP, "num_drafts": 1, "draft_length": 3, "confidence": 0.6}
+SURE = {**CHEAP, "num_drafts": 1, "draft_length": 5, "confidence": 0.6}
 """One draft that goes on while it is sure."""
 SETTINGS: tuple[tuple[str, float, dict[str, Any]], ...] = (
     ("one draft, L=1", 1.0, {**CHEAP, "num_drafts": 1, "draft_length": 1}),
-    ("one draft, L=3 while sure", 1.0, SURE),
+    ("one draft, L=5 while sure", 1.0, SURE),
     ("two drafts, L=1", 1.0, {**CHEAP, "num_drafts": 2, "draft_length": 1}),
     ("auto", 1.0, {**CHEAP, "auto": True}),
     ("one draft, L=1", 0.0, {**CHEAP, "num_drafts": 1, "draft_length": 1}),
-    ("one draft, L=3 while sure", 0.0, SURE),
+    ("one draft, L=5 while sure", 0.0, SURE),
     ("n-grams, L=4", 0.0, {"draft": "ngram", "ngram_least": 3, "draft_length": 4}),
     ("auto", 0.0, {**CHEAP, "auto": True}),
 )
@@ -60,7 +60,7 @@ SETTINGS: tuple[tuple[str, float, dict[str, Any]], ...] = (
 def run() -> Iterator[dict[str, Any]]:
     yield from selection()
     for temperature in (1.0, 0.0):
-        yield versus(f"wall clock, one draft, L=3 while sure, T={temperature:g}", QUESTIONS, temperature, SURE)
+        yield versus(f"wall clock, one draft, L=5 while sure, T={temperature:g}", QUESTIONS, temperature, SURE)
     pickaxe.configure(threads=1)
     for name, temperature, params in SETTINGS:
         yield versus(f"{name}, T={temperature:g}", QUESTIONS, temperature, params, time.process_time)

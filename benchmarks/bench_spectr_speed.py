@@ -25,7 +25,7 @@ from pickaxe_plugins.decoding.spectr import Sequential
 
 PASSES = int(os.environ.get("PICKAXE_BENCH_PASSES", "5"))
 SETTINGS = {
-    "one draft, L=3 while sure": SURE,
+    "one draft, L=5 while sure": SURE,
     "auto": {**CHEAP, "auto": True, "num_drafts": 1, "draft_length": 4},
 }
 """Besides plain decoding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,8 +37,7 @@ class Call:
         """Most model calls this call may spend; None: no limit."""
         self.tenant = tenant
         self._cancelled = threading.Event()
-        self._lock = threading.RLock()
-        self._interrupts: dict[object, Callable[[], None]] = {}
+        self._blocks = _Blocks()
 
     def with_budget(self, budget: int | None) -> Call:
         """The same call with another budget, for a part of its work: cancelled, and interrupted, together."""
@@ -71,16 +71,9 @@ class Call:
 
     def cancel(self) -> None:
         """Mark the call as given up and interrupt what runs for it.  Safe from any thread, more than once."""
-        with self._lock:
+        with self._blocks.lock:
             self._cancelled.set()
-            for key in list(self._interrupts):
-                self._interrupt(key)
-
-    def _interrupt(self, key: object) -> None:
-        """Interrupt one block, unless it has ended: under the lock, so that it cannot end meanwhile."""
-        with self._lock:
-            if interrupt := self._interrupts.pop(key, None):
-                interrupt()
+            self._blocks.interrupt_all()
 
     @contextmanager
     def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -89,20 +82,55 @@ class Call:
         It runs at most once and never after the block; it must not wait for the block to end.
         """
         self.check()
-        key, timer = object(), None
-        with self._lock:
-            self._interrupts[key] = interrupt
-            late = self.cancelled
-        if (left := self.remaining()) is not None:
-            timer = threading.Timer(left, self._interrupt, [key])
-            timer.daemon = True
-            timer.start()
+        blocks, key = self._blocks, object()
+        with blocks.lock:
+            blocks.interrupts[key] = interrupt
+            late = self.over
+            if self.deadline is not None and not late:
+                blocks.watch(self.deadline)
         try:
             if late:
-                self._interrupt(key)
+                blocks.interrupt(key)
             yield
         finally:
-            with self._lock:
-                self._interrupts.pop(key, None)
-            if timer is not None:
-                timer.cancel()
+            with blocks.lock:
+                blocks.interrupts.pop(key, None)
+
+
+class _Blocks:
+    """What is being done for a call and its parts, and how to interrupt each."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.interrupts: dict[object, Callable[[], None]] = {}
+        self._watched = False
+
+    def interrupt(self, key: object) -> None:
+        """Interrupt one block, unless it has ended: under the lock, so that it cannot end meanwhile."""
+        with self.lock:
+            if interrupt := self.interrupts.pop(key, None):
+                interrupt()
+
+    def interrupt_all(self) -> None:
+        with self.lock:
+            for key in list(self.interrupts):
+                self.interrupt(key)
+
+    def watch(self, deadline: float) -> None:
+        """Interrupt all that is at work then.
+
+        One thread for the whole call, which ends with it: starting one takes longer than many a block does.
+        """
+        if self._watched:
+            return
+        self._watched = True
+        timer = threading.Timer(deadline - time.monotonic(), _interrupt_all, [weakref.ref(self), deadline])
+        timer.daemon = True
+        timer.start()
+        weakref.finalize(self, timer.cancel).atexit = False
+
+
+def _interrupt_all(blocks: weakref.ref[_Blocks], deadline: float) -> None:
+    time.sleep(max(0.0, deadline - time.monotonic()))  # a timer may fire a hair early, and nobody looks again
+    if (alive := blocks()) is not None:
+        alive.interrupt_all()

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pickaxe.call import Call
-from pickaxe.errors import DeadlineExceeded, MethodFailed, ModelMissing
+from pickaxe.errors import MethodFailed, ModelMissing
 from pickaxe.models.conversions import hold
 from pickaxe.onnx_runtime import choose_device, cores, import_onnxruntime, no_cuda
 
@@ -272,8 +272,6 @@ class Session:
             except Exception as error:
                 if call is not None:
                     call.check()
-                    if options.terminate:  # a timer may fire a hair before the clock says so
-                        raise DeadlineExceeded("the deadline passed before the work was done") from error
                 if type(error).__module__.startswith("onnxruntime"):
                     raise MethodFailed(f"{self.graph.name}: {error}", metadata={"graph": self.graph}) from error
                 raise

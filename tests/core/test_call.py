@@ -74,6 +74,29 @@ def test_the_deadline_interrupts() -> None:
         assert stopped.wait(10)
 
 
+def test_the_deadline_interrupts_whatever_block_is_open_then() -> None:
+    call, seen, stopped = Call(timeout=0.2), [], threading.Event()
+    for _ in range(3):
+        with call.interruptible(lambda: seen.append(1)):
+            pass
+    with call.with_budget(1).interruptible(stopped.set):
+        assert stopped.wait(10)
+    assert call.expired
+    assert not seen
+
+
+def test_one_thread_watches_a_call_and_ends_with_it() -> None:
+    before = set(threading.enumerate())
+    call = Call(timeout=600)
+    for _ in range(5):
+        with call.interruptible(lambda: None):
+            pass
+    (watching,) = set(threading.enumerate()) - before
+    del call
+    watching.join(10)
+    assert not watching.is_alive()
+
+
 def test_a_block_entered_after_cancel_is_refused() -> None:
     call = Call()
     call.cancel()
