@@ -15,7 +15,7 @@ from pickaxe.lm.processors import (
     same_tokenizer,
 )
 from pickaxe.lm.request import LMParams, Request, prompt_ids, read_prompts
-from pickaxe.lm.sampling import Draw, logsumexp
+from pickaxe.lm.sampling import Draw, drawn, logsumexp
 from pickaxe.lm.transcript import Step, Transcript
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "TokenTrie",
     "Transcript",
     "WithoutTokens",
+    "drawn",
     "logsumexp",
     "prompt_ids",
     "read_prompts",

@@ -26,8 +26,8 @@ class Outcome:
     @classmethod
     def of(cls, logits: np.ndarray) -> Outcome:
         """From float32 logits (rows, vocab)."""
-        best = logits.argmax(axis=1)
-        return cls(best, logits[np.arange(len(logits)), best], logsumexp(logits), lambda: logits)
+        peak = logits.max(axis=1)
+        return cls(logits.argmax(axis=1), peak, logsumexp(logits, peak), lambda: logits)
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

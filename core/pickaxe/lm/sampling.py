@@ -10,6 +10,9 @@ import numpy as np
 from pickaxe.data import Sampling
 from pickaxe.errors import InvalidParams, Unmet, Violation
 
+STRIDE = 256
+"""Weights that are summed at a time where one of them is looked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -51,9 +54,9 @@ class Draw:
             return _best(logits)[0]
         weights = self._weights(logits)
         if self.top_p == 1 and not 0 < self.top_k < len(weights):
-            return _inverted(weights, random.random())
+            return drawn(weights, random.random())
         ids = self._kept(weights)
-        return int(ids[_inverted(weights[ids], random.random() if len(ids) > 1 else 0.0)])
+        return int(ids[drawn(weights[ids], random.random() if len(ids) > 1 else 0.0)])
 
     def _weights(self, logits: np.ndarray) -> np.ndarray:
         """Tempered and not normed: the heaviest weighs 1."""
@@ -77,11 +80,22 @@ def _best(logits: np.ndarray) -> tuple[int, np.float32]:
     return place, logits[place]
 
 
-def _inverted(weights: np.ndarray, uniform: float) -> int:
-    """Where the running sum of the weights passes this share of their total."""
-    sums = np.cumsum(weights, dtype=np.float64)
+def drawn(weights: np.ndarray, uniform: float) -> int:
+    """The place where the running sum of `weights` first exceeds this share, in [0, 1), of their total."""
+    if len(weights) <= 2 * STRIDE:
+        return _passed(np.cumsum(weights, dtype=np.float64), uniform, weights)
+    parts = np.add.reduceat(weights, np.arange(0, len(weights), STRIDE), dtype=np.float64)  # a sum in many lanes
+    sums = np.cumsum(parts)
+    wanted = uniform * sums[-1]
+    part = min(int(np.searchsorted(sums, wanted, side="right")), int(np.flatnonzero(parts)[-1]))
+    within = weights[part * STRIDE : (part + 1) * STRIDE]
+    left = (wanted - (sums[part - 1] if part else 0.0)) / parts[part]
+    return part * STRIDE + _passed(np.cumsum(within, dtype=np.float64), left, within)
+
+
+def _passed(sums: np.ndarray, uniform: float, weights: np.ndarray) -> int:
     place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
-    return place if place < len(weights) else int(np.flatnonzero(weights)[-1])
+    return place if place < len(sums) else int(np.flatnonzero(weights)[-1])  # by rounding
 
 
 def _nucleus(weights: np.ndarray, top_k: int, share: float) -> np.ndarray:
@@ -109,10 +123,10 @@ def _heaviest(weights: np.ndarray, enough: Callable[[np.ndarray], bool]) -> np.n
         bound = bound / 64 if bound > 1e-12 else np.float32(0)
 
 
-def logsumexp(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, float64: logits minus it are natural log-probabilities."""
-    best = logits.max(axis=-1, keepdims=True)
-    total: np.ndarray = np.log(np.exp(logits - best).sum(axis=-1, dtype=np.float64)) + best[..., 0]
+def logsumexp(logits: np.ndarray, peak: np.ndarray | None = None) -> np.ndarray:
+    """Over the last axis, float64: logits minus it are natural log-probabilities.  `peak`: their maxima, if known."""
+    best = logits.max(axis=-1) if peak is None else peak
+    total: np.ndarray = np.log(np.exp(logits - best[..., None]).sum(axis=-1, dtype=np.float64)) + best
     return total
 
 

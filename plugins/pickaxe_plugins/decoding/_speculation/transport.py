@@ -14,11 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from pickaxe.errors import InvalidItems
+from pickaxe.lm import drawn
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a given distribution may be; it is renormalised."""
-STRIDE = 256
-"""Probabilities that are summed at a time where one is looked for."""
 _NOTHING = 1e-15
 
 
@@ -138,24 +137,6 @@ class Softmax(Distribution):
         return drawn(self.weights, uniform)
 
 
-def drawn(weights: np.ndarray, uniform: float) -> int:
-    """The place where the running sum of `weights` first exceeds this share, in [0, 1), of their total."""
-    if len(weights) <= 2 * STRIDE:
-        return _passed(np.cumsum(weights, dtype=np.float64), uniform, weights)
-    parts = np.add.reduceat(weights, np.arange(0, len(weights), STRIDE), dtype=np.float64)  # a sum in many lanes
-    sums = np.cumsum(parts)
-    wanted = uniform * sums[-1]
-    part = min(int(np.searchsorted(sums, wanted, side="right")), int(np.flatnonzero(parts)[-1]))
-    within = weights[part * STRIDE : (part + 1) * STRIDE]
-    left = (wanted - (sums[part - 1] if part else 0.0)) / parts[part]
-    return part * STRIDE + _passed(np.cumsum(within, dtype=np.float64), left, within)
-
-
-def _passed(sums: np.ndarray, uniform: float, weights: np.ndarray) -> int:
-    place = int(np.searchsorted(sums, uniform * sums[-1], side="right"))
-    return place if place < len(sums) else int(np.flatnonzero(weights)[-1])  # by rounding
-
-
 def checked(values: object, where: str) -> np.ndarray:
     """float64 probabilities (V,) that sum to 1, or `InvalidItems` that names `where`."""
     array = np.asarray(values, dtype=np.float64)
@@ -207,10 +188,10 @@ class KSequential:
 
     def accepts(self, token: int, uniform: float) -> bool:
         """Whether this draft is accepted at this uniform number in [0, 1)."""
-        drawn = self.draft.of(token)
-        if drawn <= 0:
+        probability = self.draft.of(token)
+        if probability <= 0:
             raise ValueError(f"token {token} was drafted although its draft probability is 0")
-        return uniform <= min(1.0, self.target.of(token) / (self.rho * drawn))
+        return uniform <= min(1.0, self.target.of(token) / (self.rho * probability))
 
     @cached_property
     def residual(self) -> Distribution:
