@@ -22,6 +22,7 @@ DRAFTS: tuple[dict[str, Any], ...] = (
     {"draft": "ngram"},
     {"draft": "model"},
     {"draft": "model", "draft_vocab": 4096, "confidence": 0.3},
+    {"draft": "both", "ngram_least": 2},
 )
 
 
@@ -131,6 +132,26 @@ def test_a_repeating_text_is_drafted_from_itself():
     with_samples = spectr(draft="ngram", ngram_texts=[PROMPTS[0] + greedy(PROMPTS[0]).text])
     taught = one(with_samples.complete(Prompt(PROMPTS[0], sampling=Sampling(temperature=0))))
     assert taught.usage["target_calls"] <= 8
+
+
+def test_what_repeats_is_drafted_without_the_model():
+    prompt = Prompt(PROMPTS[1], sampling=Sampling(temperature=0))
+    table, model, both = (one(spectr(draft=kind, num_drafts=1).complete(prompt)) for kind in ("ngram", "model", "both"))
+    assert table.token_ids == model.token_ids == both.token_ids
+    assert table.usage["draft_calls"] < both.usage["draft_calls"] < model.usage["draft_calls"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_prompt_that_was_read_with_the_first_tree_is_remembered(temperature):
+    decoder = spectr(draft="ngram", num_drafts=1)
+    words = "A prompt of this length is worth remembering, and nobody has asked it of this host before: " + "so " * 20
+    prompt = Prompt(words, sampling=Sampling(temperature=temperature))
+    prefixes = default_host().lm("draft", "fp32").engine.prefixes
+    ids = np.array(default_host().lm("draft", "fp32").tokenizer.encode(words))
+    first = one(decoder.complete(prompt, seed=3))
+    assert prefixes.knows(ids)
+    again = one(decoder.complete(prompt, seed=3))
+    assert again.token_ids == first.token_ids
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9])

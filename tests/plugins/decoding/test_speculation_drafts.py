@@ -10,7 +10,13 @@ from pickaxe import Call
 from pickaxe.errors import InvalidParams, Unmet
 from pickaxe.host import default_host
 from pickaxe.lm import LM, Draw, FollowTrie, TokenTrie
-from pickaxe_plugins.decoding._speculation.drafts import ModelDraft, NgramDraft, Shape, same_vocabulary
+from pickaxe_plugins.decoding._speculation.drafts import (
+    EitherDraft,
+    ModelDraft,
+    NgramDraft,
+    Shape,
+    same_vocabulary,
+)
 from pickaxe_plugins.decoding._speculation.head import first_tokens
 from pickaxe_plugins.decoding._speculation.transport import Distribution
 from pickaxe_plugins.decoding._speculation.tree import BatchReader, Tree, TreeReader
@@ -95,6 +101,18 @@ def test_readers_of_the_same_prompt_do_not_disturb_each_other(lm):
     np.testing.assert_allclose(read[1], logits_after(lm, [*CONTEXT, 99]), atol=1e-4)
     longer = Tree([*CONTEXT, 22, 44, 5])
     np.testing.assert_allclose(one.read(longer, [0])[0], logits_after(lm, longer.context), atol=1e-4)
+
+
+@pytest.mark.parametrize("leave", [0, 1, 3, 100])
+def test_the_end_of_a_prompt_may_be_read_with_the_first_tree(leave, lm):
+    tree, reader = branching(), TreeReader(lm)
+    reader.catch_up(CONTEXT, leave=leave)
+    assert reader.behind(CONTEXT) == min(leave, len(CONTEXT) - 1)
+    logits = reader.read(tree, tree.preorder())
+    for node, row in zip(tree.preorder(), logits, strict=True):
+        np.testing.assert_allclose(row, logits_after(lm, [*CONTEXT, *tree.after(node)]), atol=2e-4)
+    reader.keep(tree, [0, 2])
+    assert reader.behind([*CONTEXT, 22, 9]) == 0
 
 
 def test_a_round_without_reading_keeps_everything(lm):
@@ -203,6 +221,32 @@ def test_a_head_for_the_first_tokens_gives_their_logits(lm):
     np.testing.assert_allclose(law.probs, wanted / wanted.sum(), atol=0.01)  # 8 bits
     with pytest.raises(InvalidParams, match="draft_vocab"):
         first_tokens(default_host(), "draft", lm, lm.vocab_size + 1)
+
+
+def test_a_table_drafts_what_it_knows_and_a_model_the_rest(lm):
+    context = [50, 51, 52, 53, 50, 51]
+    shape = Shape(Draw(0.0), lm.vocab_size)
+    draft = EitherDraft(NgramDraft(4, 2).begin(context), ModelDraft.begin(lm, context, Call()))
+    read = draft.calls
+    tree = Tree(context)
+    (law,) = draft.laws(tree, [0], shape, [], Call())
+    assert law is not None
+    assert law.token(0.5) == 52
+    (deeper,) = draft.laws(tree, tree.add(0, law, [52]), shape, [], Call())
+    assert deeper is not None
+    assert deeper.token(0.5) == 53
+    draft.keep(tree, [0, 1])
+    assert draft.calls == read
+
+    context = [*context, 52, 99]
+    tree = Tree(context)
+    (law,) = draft.laws(tree, [0], shape, [], Call())
+    assert law is not None
+    assert law.token(0.5) == int(logits_after(lm, context).argmax())
+    (deeper,) = draft.laws(tree, tree.add(0, law, [50]), shape, [], Call())
+    assert deeper is not None
+    assert deeper.token(0.5) == int(logits_after(lm, [*context, 50]).argmax())
+    assert draft.calls == read + 2
 
 
 def test_models_of_different_vocabularies_are_refused(lm):

@@ -1,8 +1,7 @@
-"""Where drafts come from: another model, the first layers of the target, or an n-gram table of the text so far."""
+"""Where drafts come from: another model, the target's first layers, an n-gram table of the text so far, or both."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from pickaxe.lm.network import Network
 
 
-Counts = dict[tuple[int, ...], Counter[int]]
+Counts = dict[tuple[int, ...], dict[int, int]]
 """How often each token followed these."""
 
 
@@ -161,7 +160,7 @@ class NgramDraft:
     def fork(self) -> NgramDraft:
         other = NgramDraft(self.order, self.least)
         other._shared = self._shared
-        other._counts = {context: Counter(counts) for context, counts in self._counts.items()}
+        other._counts = {context: dict(counts) for context, counts in self._counts.items()}
         other._seen = list(self._seen)
         return other
 
@@ -182,29 +181,58 @@ class NgramDraft:
     def _learn(self, tokens: Sequence[int]) -> None:
         for token in tokens:
             for size in range(1, min(self.order, len(self._seen)) + 1):
-                self._counts.setdefault(tuple(self._seen[-size:]), Counter())[token] += 1
+                counts = self._counts.setdefault(tuple(self._seen[-size:]), {})
+                counts[token] = counts.get(token, 0) + 1
             self._seen.append(int(token))
 
-    def _counts_after(self, context: tuple[int, ...]) -> Counter[int]:
+    def _counts_after(self, context: tuple[int, ...]) -> dict[int, int]:
         shared, own = self._shared.get(context), self._counts.get(context)
         if shared and own:
-            return shared + own
-        return shared or own or Counter()
+            return {token: shared.get(token, 0) + own.get(token, 0) for token in (*shared, *own)}
+        return shared or own or {}
 
     def _law(self, context: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        known = tuple(context[-self.least :])
+        if len(known) < self.least or not (known in self._counts or known in self._shared):
+            return None
         probs: dict[int, float] = {}
-        matched = 0
         for size in range(1, min(self.order, len(context)) + 1):
             counts = self._counts_after(tuple(context[-size:]))
             if not counts:
                 break
-            matched = size
             total = sum(counts.values())
             rest = len(counts) / (total + len(counts)) if probs else 0.0
             probs = {token: rest * value for token, value in probs.items()}
             for token, count in counts.items():
                 probs[token] = probs.get(token, 0.0) + (1 - rest) * count / total
-        if matched < self.least:
-            return None
         ids = np.array(sorted(probs), dtype=np.int64)
         return ids, np.array([probs[token] for token in ids.tolist()])
+
+
+class EitherDraft:
+    """Drafts of an n-gram table where it knows the text so far, else of a model: a round is drafted by one of them."""
+
+    def __init__(self, table: NgramDraft, model: ModelDraft) -> None:
+        self._table, self._model = table, model
+        self._known = False
+
+    @property
+    def calls(self) -> int:
+        return self._model.calls
+
+    def fork(self) -> EitherDraft:
+        return EitherDraft(self._table.fork(), self._model.fork())
+
+    def laws(
+        self, tree: Tree, nodes: Sequence[int], shape: Shape, generated: Sequence[int], call: Call
+    ) -> list[Distribution | None]:
+        begins = 0 in nodes
+        if begins or self._known:
+            found = self._table.laws(tree, nodes, shape, generated, call)
+            self._known = not begins or found[0] is not None
+            if self._known:
+                return found
+        return self._model.laws(tree, nodes, shape, generated, call)
+
+    def keep(self, tree: Tree, path: Sequence[int]) -> None:
+        self._model.keep(tree, path)

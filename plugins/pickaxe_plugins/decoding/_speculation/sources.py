@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pickaxe.lm import LMParams
-from pickaxe_plugins.decoding._speculation.drafts import Draft, ModelDraft, NgramDraft, same_vocabulary
+from pickaxe_plugins.decoding._speculation.drafts import Draft, EitherDraft, ModelDraft, NgramDraft, same_vocabulary
 from pickaxe_plugins.decoding._speculation.head import first_tokens
 
 if TYPE_CHECKING:
@@ -23,16 +23,23 @@ Begin = Callable[[Sequence[int], "Call"], Draft]
 class DraftParams(LMParams):
     """Where drafts come from."""
 
-    draft: Literal["model", "ngram", "layers"] = Field(
-        "model", description="Drafts of another model, of an n-gram table of the text so far, or of early layers."
+    draft: Literal["model", "ngram", "layers", "both"] = Field(
+        "model",
+        description="Drafts of another model, of an n-gram table of the text so far, of early layers, or of the table "
+        "where it knows enough and else of the model.",
     )
-    draft_model: str = Field("draft", min_length=1, description="Alias or path of the model for draft=model.")
+    draft_model: str = Field("draft", min_length=1, description="Alias or path of the model for draft=model, both.")
     draft_layers: int = Field(6, ge=1, description="First layers of the target for draft=layers.")
     draft_vocab: int = Field(
         0, ge=0, description="A model drafts the first so many token ids only, which are the frequent ones; 0: all."
     )
     ngram_order: int = Field(4, ge=1, le=16, description="Most tokens of context of draft=ngram.")
-    ngram_least: int = Field(1, ge=1, le=16, description="Least tokens of context that must have been seen before.")
+    ngram_least: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="Least tokens of context that must have been seen before; null: 1, or ngram_order for draft=both.",
+    )
     ngram_texts: tuple[str, ...] = Field((), description="Texts whose n-grams count too, e.g. samples of the target.")
     tree_attention: bool = Field(
         True, description="Verify all drafts in one row under a bias; else in rows that share the prompt."
@@ -41,9 +48,8 @@ class DraftParams(LMParams):
 
 def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
     """Opens what `params.draft` names.  Raises `Unmet` when its tokens are not the target's."""
+    table = _table(params, target)
     if params.draft == "ngram":
-        texts = [target.tokenizer.encode(text) for text in params.ngram_texts]
-        table = NgramDraft(params.ngram_order, params.ngram_least, texts)
         return lambda prompt, call: table.begin(prompt)
     if params.draft == "layers":
         name, lm = params.model, host.lm(params.model, params.precision, params.draft_layers)
@@ -51,4 +57,12 @@ def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
         name, lm = params.draft_model, host.lm(params.draft_model, params.precision)
     same_vocabulary(lm, target)
     narrow = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
+    if params.draft == "both":
+        return lambda prompt, call: EitherDraft(table.begin(prompt), ModelDraft.begin(lm, prompt, call, narrow))
     return lambda prompt, call: ModelDraft.begin(lm, prompt, call, narrow)
+
+
+def _table(params: DraftParams, target: LM) -> NgramDraft:
+    least = params.ngram_least or (params.ngram_order if params.draft == "both" else 1)
+    texts = [target.tokenizer.encode(text) for text in params.ngram_texts] if params.draft in ("ngram", "both") else []
+    return NgramDraft(params.ngram_order, least, texts)
