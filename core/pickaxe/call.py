@@ -124,7 +124,8 @@ class _Blocks:
         if self._watched:
             return
         self._watched = True
-        timer = threading.Timer(deadline - time.monotonic(), _interrupt_all, [weakref.ref(self), deadline])
+        left = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+        timer = threading.Timer(left, _interrupt_all, [weakref.ref(self), deadline])
         timer.daemon = True
         timer.start()
         weakref.finalize(self, timer.cancel).atexit = False

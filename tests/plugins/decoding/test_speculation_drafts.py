@@ -103,11 +103,11 @@ def test_readers_of_the_same_prompt_do_not_disturb_each_other(lm):
     np.testing.assert_allclose(one.read(longer, [0])[0], logits_after(lm, longer.context), atol=1e-4)
 
 
-@pytest.mark.parametrize("leave", [0, 1, 3, 100])
-def test_the_end_of_a_prompt_may_be_read_with_the_first_tree(leave, lm):
+@pytest.mark.parametrize(("leave", "left"), [(0, 0), (1, 1), (3, 3), (5, 6), (10, 6), (100, 6)])
+def test_the_end_of_a_prompt_may_be_read_with_the_first_tree(leave, left, lm):
     tree, reader = branching(), TreeReader(lm)
     reader.catch_up(CONTEXT, leave=leave)
-    assert reader.behind(CONTEXT) == min(leave, len(CONTEXT) - 1)
+    assert reader.behind(CONTEXT) == left
     logits = reader.read(tree, tree.preorder())
     for node, row in zip(tree.preorder(), logits, strict=True):
         np.testing.assert_allclose(row, logits_after(lm, [*CONTEXT, *tree.after(node)]), atol=2e-4)

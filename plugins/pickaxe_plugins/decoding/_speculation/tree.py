@@ -164,7 +164,10 @@ class TreeReader:
         prefixes = self.lm.engine.prefixes
         if not self._cache.width and (known := prefixes.longest(ids)) is not None:
             self._cache = known
-        if len(now := ids[self._cache.width : len(ids) - leave]):
+        now = ids[self._cache.width : max(0, len(ids) - leave)]
+        if len(now) == 1 and leave:  # one token alone goes through another kernel, which rounds differently
+            now = now[:0]
+        if len(now):
             _, self._cache = self.lm.forward(now[None], past=self._cache, logits_at="none", call=call)
             self.calls += 1
         self._prompt = ids
