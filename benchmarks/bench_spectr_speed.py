@@ -13,12 +13,12 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pickaxe
+from benchmarks._growth_inputs import PASSAGES
 from benchmarks.bench_spectr import CHEAP, QUESTIONS, SURE, TOKENS, asked
 from pickaxe.lm import EngineSettings
 from pickaxe_plugins.decoding._speculation.rounds import walk
@@ -33,7 +33,6 @@ SETTINGS = {
     "auto": {**CHEAP, "auto": True, "num_drafts": 1, "draft_length": 4},
 }
 """Besides plain decoding."""
-XQUAD = Path(__file__).parents[1] / "tests" / "golden" / "files" / "71-xquad-en" / "docs.jsonl"
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -48,15 +47,11 @@ def run() -> Iterator[dict[str, Any]]:
 
 def tasks() -> Iterator[tuple[str, Sequence[str], int]]:
     """Name, 20 prompts, and how often they are gone through."""
-    texts = [json.loads(line)["text"] for line in XQUAD.read_text().splitlines()[:200:10]]
-    some = max(1, PASSES // 5)
-    yield "questions", QUESTIONS, PASSES
-    yield (
-        "correct a text",
-        [f"Correct the spelling in this text and return it whole:\n{text[:400]}" for text in texts],
-        some,
-    )
-    yield "sum a text up", [f"Summarise this text in two sentences:\n{text[:600]}" for text in texts], some
+    texts = [json.loads(line)["text"] for line in PASSAGES.read_text("utf-8").splitlines()[:200:10]]
+    correct = [f"Correct the spelling in this text and return it whole:\n{text[:400]}" for text in texts]
+    sum_up = [f"Summarise this text in two sentences:\n{text[:600]}" for text in texts]
+    few = max(1, PASSES // 5)
+    yield from (("questions", QUESTIONS, PASSES), ("correct a text", correct, few), ("sum a text up", sum_up, few))
 
 
 Taken = tuple[float, float, int, float]

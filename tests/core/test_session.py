@@ -98,6 +98,16 @@ class TestRuns:
             np.testing.assert_array_equal(buffer.numpy(), 2 * factor * X)
             np.testing.assert_array_equal(binding.outputs()[1].numpy(), factor * X + 1)
 
+    def test_a_small_array_is_fed_with_the_values_it_has(self, runtime: Runtime, tmp_path: Path) -> None:
+        session = runtime.open(affine(tmp_path / "g.onnx"))
+        binding = session.bind({"x": X}, ["y"])
+        for factor in (2, 3):
+            given = factor * X
+            binding.feed("x", given)
+            given[:] = 0
+            binding.run(Call())
+            np.testing.assert_array_equal(binding.outputs()[0].numpy(), 2 * factor * X)
+
     def test_a_bad_shape_names_the_graph(self, runtime: Runtime, tmp_path: Path) -> None:
         session = runtime.open(affine(tmp_path / "g.onnx"))
         with pytest.raises(MethodFailed, match=r"g\.onnx.*rank"):

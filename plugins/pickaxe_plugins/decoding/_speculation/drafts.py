@@ -192,8 +192,8 @@ class NgramDraft:
         return shared or own or {}
 
     def _law(self, context: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
-        known = tuple(context[-self.least :])
-        if len(known) < self.least or not (known in self._counts or known in self._shared):
+        last = tuple(context[-self.least :])
+        if len(last) < self.least or not (last in self._counts or last in self._shared):
             return None
         probs: dict[int, float] = {}
         for size in range(1, min(self.order, len(context)) + 1):
@@ -214,7 +214,8 @@ class EitherDraft:
 
     def __init__(self, table: NgramDraft, model: ModelDraft) -> None:
         self._table, self._model = table, model
-        self._known = False
+        self._drafting: NgramDraft | ModelDraft = model
+        """The one that drafts this round."""
 
     @property
     def calls(self) -> int:
@@ -226,13 +227,13 @@ class EitherDraft:
     def laws(
         self, tree: Tree, nodes: Sequence[int], shape: Shape, generated: Sequence[int], call: Call
     ) -> list[Distribution | None]:
-        begins = 0 in nodes
-        if begins or self._known:
+        if 0 in nodes:  # a round begins
             found = self._table.laws(tree, nodes, shape, generated, call)
-            self._known = not begins or found[0] is not None
-            if self._known:
+            if found[0] is not None:
+                self._drafting = self._table
                 return found
-        return self._model.laws(tree, nodes, shape, generated, call)
+            self._drafting = self._model
+        return self._drafting.laws(tree, nodes, shape, generated, call)
 
     def keep(self, tree: Tree, path: Sequence[int]) -> None:
         self._model.keep(tree, path)

@@ -48,9 +48,9 @@ class DraftParams(LMParams):
 
 def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
     """Opens what `params.draft` names.  Raises `Unmet` when its tokens are not the target's."""
-    table = _table(params, target)
     if params.draft == "ngram":
-        return lambda prompt, call: table.begin(prompt)
+        alone = _table(params, target, 1)
+        return lambda prompt, call: alone.begin(prompt)
     if params.draft == "layers":
         name, lm = params.model, host.lm(params.model, params.precision, params.draft_layers)
     else:
@@ -58,11 +58,12 @@ def open_draft(host: Host, params: DraftParams, target: LM) -> Begin:
     same_vocabulary(lm, target)
     narrow = first_tokens(host, name, lm, params.draft_vocab) if params.draft_vocab else None
     if params.draft == "both":
+        table = _table(params, target, params.ngram_order)
         return lambda prompt, call: EitherDraft(table.begin(prompt), ModelDraft.begin(lm, prompt, call, narrow))
     return lambda prompt, call: ModelDraft.begin(lm, prompt, call, narrow)
 
 
-def _table(params: DraftParams, target: LM) -> NgramDraft:
-    least = params.ngram_least or (params.ngram_order if params.draft == "both" else 1)
-    texts = [target.tokenizer.encode(text) for text in params.ngram_texts] if params.draft in ("ngram", "both") else []
-    return NgramDraft(params.ngram_order, least, texts)
+def _table(params: DraftParams, target: LM, least: int) -> NgramDraft:
+    """`least` tokens of context must be known where the parameters do not say."""
+    texts = [target.tokenizer.encode(text) for text in params.ngram_texts]
+    return NgramDraft(params.ngram_order, params.ngram_least or least, texts)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pickaxe.lm.network import Network
 
 TAIL = 128
-"""Most tokens that are read along with a tree: so many take far longer than a run of few costs anyway."""
+"""Most tokens of a prompt that are read along with a tree: beside so many, the call that this saves is a trifle."""
 HIDDEN = -1e9
 """Added to the score of a slot that a node must not see."""
 
